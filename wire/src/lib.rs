@@ -1,0 +1,22 @@
+//! What the processes of Espora share: the frames between api and store, the values that cross them, and (feature
+//! `edge`) the HTTP server's edge that lb and api have in common.
+//!
+//! Reading order: values first ([`money`], [`id`], [`time`], [`processor`]), then what is said about them
+//! ([`frame`]), then the process chores that every binary does alike ([`trace`], [`socket`]).
+//!
+//! Nothing here decides anything. Rules about payments live in `store`, rules about what an answer proves in `api`.
+
+#[cfg(feature = "edge")]
+pub mod edge;
+pub mod frame;
+pub mod id;
+pub mod money;
+pub mod processor;
+pub mod socket;
+pub mod time;
+pub mod trace;
+
+pub use id::PaymentId;
+pub use money::Cents;
+pub use processor::{PerProcessor, Processor};
+pub use time::{Bounds, Timestamp};

@@ -1,0 +1,83 @@
+//! Where the Unix sockets are and how a process comes to own one.
+//!
+//! All of them lie in one folder (`SOCKET_DIR`): `store.sock`, and `NAME.sock` for each api. A socket file outlives the
+//! process that made it, so binding means: take the lock beside it, which the kernel releases at any death, and only
+//! then remove the file and bind. Two stores on one folder are thereby impossible.
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+/// Owner and group may connect; the group is the one uid that all services share.
+const SOCKET_MODE: u32 = 0o660;
+
+/// The store's socket in `dir`.
+#[must_use]
+pub fn store_path(dir: &Path) -> PathBuf {
+    dir.join("store.sock")
+}
+
+/// The socket of the api called `name` in `dir`.
+#[must_use]
+pub fn backend_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.sock"))
+}
+
+/// A bound socket, and the lock that makes it ours while this value lives.
+#[derive(Debug)]
+pub struct Bound {
+    /// Non-blocking.
+    pub listener: UnixListener,
+    _lock: Flock<File>,
+}
+
+/// Binds `path`, after a dead predecessor if need be.
+///
+/// # Errors
+/// `AddrInUse` when a live process holds the lock; otherwise what the system says, with the path.
+pub fn bind(path: &Path) -> io::Result<Bound> {
+    let explain = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(explain)?;
+    }
+    let lock = lock(&path.with_extension("lock"))?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(error)),
+        _ => (),
+    }
+    let listener = UnixListener::bind(path).map_err(explain)?;
+    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(explain)?;
+    listener.set_nonblocking(true)?;
+    Ok(Bound { listener, _lock: lock })
+}
+
+/// Takes the lock file `path`, made if need be, for as long as the value lives.
+///
+/// # Errors
+/// `AddrInUse` when another process holds it.
+pub fn lock(path: &Path) -> io::Result<Flock<File>> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        let text = format!("{} is held by another process ({error}); stop that one first", path.display());
+        io::Error::new(io::ErrorKind::AddrInUse, text)
+    })
+}
+
+/// Raises the soft limit of open files to the hard one and tells it: containers often start with 1,024.
+pub fn raise_descriptor_limit() -> u64 {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) => {
+            if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
+        }
+        Err(_) => 1_024,
+    }
+}

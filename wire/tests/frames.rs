@@ -1,0 +1,186 @@
+//! Every frame is read back as it was written, and no bytes at all bring a decoder down.
+
+use proptest::prelude::*;
+use wire::frame::{
+    Accepted, AttemptId, CallKind, FRAME_BYTES_MAX, FrameError, FromApi, FromStore, Health, HeldAttempt, Lease,
+    Message, Outcome, Report, Totals, decode,
+};
+use wire::{Bounds, Cents, PaymentId, PerProcessor, Processor, Timestamp};
+
+fn processor() -> impl Strategy<Value = Processor> {
+    prop_oneof![Just(Processor::Default), Just(Processor::Fallback)]
+}
+
+fn amount() -> impl Strategy<Value = Cents> {
+    (1..=wire::money::AMOUNT_MAX.0).prop_map(Cents)
+}
+
+fn bound() -> impl Strategy<Value = Option<Timestamp>> {
+    proptest::option::of(any::<i64>().prop_map(Timestamp))
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        Just(Outcome::Charged),
+        Just(Outcome::Duplicate),
+        (any::<i64>(), any::<i64>())
+            .prop_map(|(time, cents)| Outcome::Found { requested_at: Timestamp(time), cents: Cents(cents) }),
+        Just(Outcome::Absent),
+        Just(Outcome::Busy),
+        Just(Outcome::Failing),
+        Just(Outcome::Unreachable),
+        Just(Outcome::HandedBack),
+        Just(Outcome::Refused),
+        Just(Outcome::Misaddressed),
+        Just(Outcome::Unclear),
+        Just(Outcome::Lost),
+        Just(Outcome::Overdue),
+    ]
+}
+
+fn from_api() -> impl Strategy<Value = FromApi> {
+    let held = proptest::collection::vec(any::<(u64, u64)>(), 0..40).prop_map(|held| {
+        held.into_iter().map(|(attempt, age_ms)| HeldAttempt { attempt: AttemptId(attempt), age_ms }).collect()
+    });
+    let health = prop_oneof![
+        any::<(bool, u32)>()
+            .prop_map(|(failing, min_response_ms)| Health::Answered { failing, min_response_ms }),
+        Just(Health::Busy),
+        Just(Health::Unanswered),
+    ];
+    prop_oneof![
+        (any::<u64>(), any::<u16>(), held)
+            .prop_map(|(instance, calls_max, held)| FromApi::Hello { instance, calls_max, held }),
+        Just(FromApi::Heartbeat),
+        (any::<u64>(), any::<u128>(), amount())
+            .prop_map(|(request, id, cents)| FromApi::Accept { request, id: PaymentId(id), cents }),
+        (any::<u64>(), bound(), bound())
+            .prop_map(|(request, from, to)| FromApi::Summary { request, bounds: Bounds { from, to } }),
+        any::<u64>().prop_map(|request| FromApi::Purge { request }),
+        any::<u64>().prop_map(|request| FromApi::Metrics { request }),
+        (any::<(u64, u64, u128, u16, u32)>(), processor(), outcome()).prop_map(
+            |((sequence, attempt, id, status, latency_us), processor, outcome)| FromApi::Report(Report {
+                sequence,
+                attempt: AttemptId(attempt),
+                id: PaymentId(id),
+                processor,
+                outcome,
+                status,
+                latency_us,
+            })
+        ),
+        (processor(), health).prop_map(|(processor, health)| FromApi::HealthReport { processor, health }),
+        Just(FromApi::Drain),
+    ]
+}
+
+fn from_store() -> impl Strategy<Value = FromStore> {
+    let accepted = prop_oneof![
+        Just(Accepted::Recorded),
+        Just(Accepted::Duplicate),
+        Just(Accepted::Mismatch),
+        Just(Accepted::Full)
+    ];
+    let totals = any::<(u64, i64)>().prop_map(|(count, cents)| Totals { count, cents: Cents(cents) });
+    prop_oneof![
+        Just(FromStore::Welcome),
+        (any::<u64>(), accepted).prop_map(|(request, accepted)| FromStore::Accepted { request, accepted }),
+        (any::<u64>(), totals.clone(), totals)
+            .prop_map(|(request, a, b)| FromStore::Summary { request, totals: PerProcessor([a, b]) }),
+        any::<u64>().prop_map(|request| FromStore::Purged { request }),
+        (any::<u64>(), "\\PC{0,200}").prop_map(|(request, text)| FromStore::Metrics { request, text }),
+        (any::<(u64, u128, i64, bool, bool)>(), amount(), processor()).prop_map(
+            |((attempt, id, time, get, fresh), cents, processor)| FromStore::Lease(Lease {
+                attempt: AttemptId(attempt),
+                id: PaymentId(id),
+                cents,
+                processor,
+                requested_at: Timestamp(time),
+                kind: if get { CallKind::Get } else { CallKind::Post },
+                fresh,
+            })
+        ),
+        processor().prop_map(|processor| FromStore::HealthLease { processor }),
+        any::<u64>().prop_map(|sequence| FromStore::Acknowledge { sequence }),
+    ]
+}
+
+/// Reads frames until the bytes run out or break, as a connection does.
+fn decode_all<M: Message>(mut bytes: &[u8]) -> Result<Vec<M>, FrameError> {
+    let mut messages = Vec::new();
+    while let Some((message, used)) = decode(bytes)? {
+        assert!(used > 4 && used <= bytes.len());
+        messages.push(message);
+        bytes = &bytes[used..];
+    }
+    Ok(messages)
+}
+
+fn encode_all<M: Message>(messages: &[M]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for message in messages {
+        message.encode(&mut bytes);
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn pipelined_frames_are_read_back_as_written(
+        up in proptest::collection::vec(from_api(), 0..8),
+        down in proptest::collection::vec(from_store(), 0..8),
+    ) {
+        prop_assert_eq!(decode_all::<FromApi>(&encode_all(&up)).unwrap(), up);
+        prop_assert_eq!(decode_all::<FromStore>(&encode_all(&down)).unwrap(), down);
+    }
+
+    #[test]
+    fn a_frame_cut_anywhere_is_incomplete_and_not_an_error(up in from_api(), down in from_store()) {
+        let (up, down) = (encode_all(&[up]), encode_all(&[down]));
+        for cut in 0..up.len() {
+            prop_assert!(matches!(decode::<FromApi>(&up[..cut]), Ok(None)));
+        }
+        for cut in 0..down.len() {
+            prop_assert!(matches!(decode::<FromStore>(&down[..cut]), Ok(None)));
+        }
+    }
+
+    #[test]
+    fn mutated_frames_are_messages_or_errors(
+        up in proptest::collection::vec(from_api(), 1..4),
+        down in proptest::collection::vec(from_store(), 1..4),
+        hits in proptest::collection::vec(any::<(prop::sample::Index, u8)>(), 1..6),
+    ) {
+        for mut bytes in [encode_all(&up), encode_all(&down)] {
+            for (at, byte) in &hits {
+                let at = at.index(bytes.len());
+                bytes[at] ^= byte;
+            }
+            let _ = decode_all::<FromApi>(&bytes);
+            let _ = decode_all::<FromStore>(&bytes);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_messages_or_errors(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode_all::<FromApi>(&bytes);
+        let _ = decode_all::<FromStore>(&bytes);
+    }
+}
+
+#[test]
+fn a_length_beyond_the_bound_is_refused_before_anything_is_read() {
+    let too_long = u32::try_from(FRAME_BYTES_MAX).unwrap() + 1;
+    for length in [0, too_long, u32::MAX] {
+        assert_eq!(decode::<FromApi>(&length.to_le_bytes()), Err(FrameError::Length(length)));
+    }
+}
+
+#[test]
+fn an_api_of_another_version_is_told_apart() {
+    let mut bytes = encode_all(&[FromApi::Hello { instance: 1, calls_max: 2, held: Vec::new() }]);
+    bytes[9] ^= 1;
+    assert_eq!(decode::<FromApi>(&bytes), Err(FrameError::Version));
+}
