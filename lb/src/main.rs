@@ -1,2 +1,73 @@
-//! placeholder
-fn main(){}
+//! Starts the balancer: arguments, sockets, runtime, signals; then [`lb::server`] serves until it is told to end.
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use clap::Parser;
+use http_body_util::Empty;
+use hyper_util::client::legacy::Client;
+use hyperlocal::{UnixClientExt, Uri};
+use lb::config::{Arguments, Command, Config, Mode};
+use lb::server;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::runtime::LocalRuntime;
+use tokio::signal::unix::{SignalKind, signal};
+use wire::socket;
+
+/// How long a health check waits for an answer.
+const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    wire::trace::start(&arguments.log_flags).map_err(anyhow::Error::msg)?;
+    let runtime: LocalRuntime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(Default::default())?;
+    match arguments.command {
+        None => runtime.block_on(serve(&arguments.config)),
+        Some(Command::Healthcheck) => runtime.block_on(healthcheck(&arguments.config.socket_dir)),
+    }
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    // As process 1 of a container a signal without a handler is ignored.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    socket::raise_descriptor_limit();
+    let admin = socket::bind(&admin_path(&config.socket_dir)).context("SOCKET_DIR: cannot bind lb.sock")?;
+    let listener =
+        server::bind(config.listen).with_context(|| format!("LISTEN: cannot bind {}", config.listen))?;
+    let Mode::Forward = config.mode;
+    tracing::info!(
+        "lb listens on {}, forwards to {}",
+        config.listen,
+        config.backends.join(", ")
+    );
+    let shutdown = async {
+        tokio::select! {
+            _ = terminate.recv() => (),
+            _ = interrupt.recv() => (),
+        }
+    };
+    server::run(listener, admin.listener.try_clone()?, config, shutdown).await?;
+    tracing::info!("lb ended");
+    Ok(())
+}
+
+fn admin_path(socket_dir: &Path) -> PathBuf {
+    socket_dir.join("lb.sock")
+}
+
+async fn healthcheck(socket_dir: &Path) -> anyhow::Result<()> {
+    let client: Client<_, Empty<Bytes>> = Client::unix();
+    let url: hyper::Uri = Uri::new(admin_path(socket_dir), "/health").into();
+    let answer = tokio::time::timeout(HEALTHCHECK_PATIENCE, client.get(url)).await;
+    let status = answer
+        .context("lb does not answer")?
+        .context("no lb there")?
+        .status();
+    ensure!(
+        status.is_success(),
+        "lb answered {status}: no api takes a connection"
+    );
+    Ok(())
+}

@@ -10,6 +10,7 @@
 pub mod edge;
 pub mod frame;
 pub mod id;
+pub mod metrics;
 pub mod money;
 pub mod processor;
 pub mod socket;

@@ -1,0 +1,20 @@
+//! The api: HTTP on one side, the store and the two processors on the other. It validates, asks the store, answers;
+//! and it makes the calls that the store leases to it and reports what came of them.
+//!
+//! It decides nothing about a payment. Which processor gets it, what is owed, what is settled: all of that is the
+//! store's. What an answer of a processor proves is the api's one piece of judgement, and it is pure code ([`evidence`]).
+//!
+//! Reading order: [`payment`] and [`window`] (what clients may send), [`routes`] (endpoints), [`link`] (the
+//! connection to the store), [`processor`] (HTTP to the processors), [`settle`] (leases become calls become
+//! reports), [`server`] (what runs together).
+
+pub mod config;
+pub mod evidence;
+pub mod link;
+pub mod metrics;
+pub mod payment;
+pub mod processor;
+pub mod routes;
+pub mod server;
+pub mod settle;
+pub mod window;

@@ -1,0 +1,95 @@
+//! What runs together in one api: the link to the store, the settler, and the edge over its Unix socket.
+
+use crate::config::Config;
+use crate::link::Link;
+use crate::metrics::Metrics;
+use crate::processor::Processor as Peer;
+use crate::routes::Routes;
+use crate::settle::{Settler, Shared};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use wire::PerProcessor;
+use wire::edge::{Edge, Stream};
+
+/// How long a draining api waits for its clients, and then for its calls.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks at connections that take too long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether a draining api is done.
+const DRAIN_TICK: Duration = Duration::from_millis(10);
+
+/// After an accept that failed for want of descriptors, which a closing connection gives back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `shutdown`, then drains: clients get their answers, calls their reports.
+/// Must run inside a [`tokio::runtime::LocalRuntime`].
+///
+/// # Errors
+/// When the listener cannot be used at all.
+pub async fn run(
+    listener: std::os::unix::net::UnixListener,
+    store: PathBuf,
+    config: &Config,
+    instance: u64,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let edge = Rc::new(Edge::new(config.connections_max));
+    let link = Rc::new(Link::new(instance, config.calls_max));
+    let addresses = PerProcessor([&config.processor_default_url, &config.processor_fallback_url]);
+    let peers = PerProcessor(addresses.0.map(|address| Peer::new(address.clone())));
+    let settler = Rc::new(Settler::new(Rc::clone(&link), peers));
+    let metrics = Rc::new(Metrics::new(config.name.clone(), Rc::clone(&edge)));
+    metrics.watch(&settler);
+    let routes = Rc::new(Routes::new(
+        Rc::clone(&link),
+        metrics,
+        config.purge,
+        config.purge_token.clone(),
+    ));
+
+    tokio::task::spawn_local({
+        let (link, work) = (Rc::clone(&link), Rc::new(Shared(Rc::clone(&settler))));
+        async move { link.run(store, work).await }
+    });
+    tokio::select! {
+        () = accept(&listener, &edge, &routes) => (),
+        () = shutdown => (),
+    }
+    tracing::info!("draining");
+    link.drain();
+    edge.drain(DRAIN_PATIENCE).await;
+    let deadline = Instant::now() + DRAIN_PATIENCE;
+    while !(settler.attempts().is_empty() && link.is_settled()) && Instant::now() < deadline {
+        tokio::time::sleep(DRAIN_TICK).await;
+    }
+    Ok(())
+}
+
+async fn accept(listener: &UnixListener, edge: &Rc<Edge>, routes: &Rc<Routes>) {
+    let mut sweep = interval(SWEEP_INTERVAL);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let (edge, routes) = (Rc::clone(edge), Rc::clone(routes));
+                    tokio::task::spawn_local(async move {
+                        edge.serve(Stream::Unix(stream), |request| routes.handle(request)).await;
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("cannot accept: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            _ = sweep.tick() => edge.sweep(),
+        }
+    }
+}

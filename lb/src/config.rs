@@ -1,0 +1,54 @@
+//! The balancer's settings: the only reader of its arguments and environment. What is wrong is said with its name.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use wire::trace::LogFlags;
+
+/// Espora's balancer: takes clients' connections on one TCP port and spreads their requests over the apis
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "lb", version)]
+pub struct Arguments {
+    /// What to do; without one, serve
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Settings of the server
+    #[command(flatten)]
+    pub config: Config,
+    /// Settings of the log lines
+    #[command(flatten)]
+    pub log_flags: LogFlags,
+}
+
+/// What the binary does besides serving.
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Exit with 0 if the balancer answers and an api is behind it, else with 1
+    Healthcheck,
+}
+
+/// Settings of the server.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// Folder of the Unix sockets, the same for all processes
+    #[arg(long, env = "SOCKET_DIR", default_value = "/run/espora", global = true)]
+    pub socket_dir: PathBuf,
+    /// Address and port for clients
+    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:9999")]
+    pub listen: SocketAddr,
+    /// Names of the apis, separated by commas; the socket of each is NAME.sock
+    #[arg(long, env = "BACKENDS", default_value = "api1,api2", value_delimiter = ',', num_args = 1..)]
+    pub backends: Vec<String>,
+    /// How requests get to the apis
+    #[arg(long, env = "MODE", value_enum, default_value_t = Mode::Forward)]
+    pub mode: Mode,
+    /// Client connections that are served at a time; more get 503
+    #[arg(long, env = "CONNECTIONS_MAX", default_value_t = wire::edge::CONNECTIONS_MAX_DEFAULT)]
+    pub connections_max: usize,
+}
+
+/// How requests get to the apis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// As a reverse proxy: each request is balanced, and repeated on another api where that is safe
+    Forward,
+}

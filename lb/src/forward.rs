@@ -1,0 +1,194 @@
+//! A request goes through: to a backend, to another one if that is gone, and its answer back.
+//!
+//! | what happens | then |
+//! |---|---|
+//! | the backend takes no connection, or hands the request back unwritten | the next backend, as often as there are |
+//! | none takes one | all again, until [`HOLD`] is over: 503, nothing was sent on |
+//! | it was sent and the connection ended without an answer | once more on another backend if it is repeatable, else 504 |
+//! | no answer within [`ANSWER_PATIENCE`] | the same |
+//!
+//! An api holds a request for at most a second when its store is away, so an answer that takes longer than
+//! [`ANSWER_PATIENCE`] is not going to come: the api is stopped.
+
+use crate::backend::{Answering, Backend, SendError};
+use crate::balance::{self, DOWN_MS, Load};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, StatusCode, http};
+use std::cell::Cell;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use wire::edge::{Reply, Request, TOKEN};
+
+/// How long a request waits for any backend to take it.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// Between two rounds over backends of which none took it.
+const ROUND_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a backend may think about a request.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The name that backends are called by: the client's own name for us means nothing to them.
+const HOST: HeaderValue = HeaderValue::from_static("espora");
+
+/// The apis, and whose turn it is.
+pub struct Forward {
+    backends: Vec<Backend>,
+    turn: Cell<usize>,
+    started: Instant,
+    retries: Cell<u64>,
+    unavailable: Cell<u64>,
+    unknown: Cell<u64>,
+}
+
+impl Forward {
+    /// A balancer over these apis.
+    #[must_use]
+    pub fn new(backends: Vec<Backend>) -> Self {
+        Self {
+            backends,
+            turn: Cell::new(0),
+            started: Instant::now(),
+            retries: Cell::new(0),
+            unavailable: Cell::new(0),
+            unknown: Cell::new(0),
+        }
+    }
+
+    /// The apis.
+    #[must_use]
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    /// Requests sent a second time, answered with 503 and with 504 by the balancer itself.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64, u64) {
+        (self.retries.get(), self.unavailable.get(), self.unknown.get())
+    }
+
+    /// Gets a request answered.
+    pub async fn handle(&self, request: Request) -> Reply {
+        let deadline = Instant::now() + HOLD;
+        let repeatable = balance::is_repeatable(&request.method, request.target.path());
+        let mut tried = Vec::new();
+        let mut lost = 0;
+        loop {
+            let Some(at) = self.pick(&tried) else {
+                if Instant::now() >= deadline {
+                    return self.give_up(lost);
+                }
+                sleep(ROUND_PAUSE).await;
+                tried.clear();
+                continue;
+            };
+            tried.push(at);
+            match self.attempt(&self.backends[at], &request).await {
+                Attempt::Answered(reply) => return reply,
+                Attempt::Unreachable => self.backends[at].mark_down(self.now_ms() + DOWN_MS),
+                Attempt::Unanswered if repeatable && lost == 0 => {
+                    lost += 1;
+                    self.retries.set(self.retries.get() + 1);
+                }
+                Attempt::Unanswered => return self.give_up(lost + 1),
+            }
+        }
+    }
+
+    fn pick(&self, tried: &[usize]) -> Option<usize> {
+        let loads: Vec<Load> = self.backends.iter().map(Backend::load).collect();
+        self.turn.set(self.turn.get().wrapping_add(1));
+        balance::pick(&loads, tried, self.turn.get(), self.now_ms())
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn attempt(&self, backend: &Backend, request: &Request) -> Attempt {
+        let _in_flight = backend.enter();
+        let answered = async {
+            let mut answering = match backend.send(upstream(request)).await {
+                Ok(answering) => answering,
+                Err(SendError::Unreachable(_)) => return Attempt::Unreachable,
+                Err(SendError::Unanswered) => return Attempt::Unanswered,
+            };
+            match downstream(&mut answering).await {
+                Some(reply) => {
+                    backend.put_back(answering).await;
+                    Attempt::Answered(reply)
+                }
+                None => Attempt::Unanswered,
+            }
+        };
+        timeout(ANSWER_PATIENCE, answered)
+            .await
+            .unwrap_or(Attempt::Unanswered)
+    }
+
+    /// The balancer's own answers.
+    fn give_up(&self, lost: u32) -> Reply {
+        if lost == 0 {
+            self.unavailable.set(self.unavailable.get() + 1);
+            return Reply::unavailable("no_api", "nothing was recorded; retry later");
+        }
+        self.unknown.set(self.unknown.get() + 1);
+        Reply::error(
+            StatusCode::GATEWAY_TIMEOUT,
+            "unknown",
+            "the outcome is unknown; repeating a payment with the same correlationId is safe",
+        )
+    }
+}
+
+enum Attempt {
+    Answered(Reply),
+    Unreachable,
+    Unanswered,
+}
+
+/// The request as a backend gets it: written anew, with the fields that mean something there.
+fn upstream(request: &Request) -> http::Request<Full<Bytes>> {
+    let mut upstream = http::Request::new(Full::new(request.body.clone()));
+    *upstream.method_mut() = request.method.clone();
+    *upstream.uri_mut() = request.target.clone().into();
+    let headers = upstream.headers_mut();
+    headers.insert(header::HOST, HOST);
+    let fields = [
+        (header::CONTENT_TYPE, &request.content_type),
+        (header::CONTENT_ENCODING, &request.content_encoding),
+        (TOKEN, &request.token),
+    ];
+    for (name, value) in fields {
+        if let Some(value) = value {
+            headers.insert(name, value.clone());
+        }
+    }
+    if request.body.is_empty() && request.method == Method::POST {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    upstream
+}
+
+/// A backend's answer as a client gets it. `None` when it broke off.
+async fn downstream(answering: &mut Answering) -> Option<Reply> {
+    let response = &mut answering.response;
+    let headers = response.headers_mut();
+    let content_type = headers.remove(header::CONTENT_TYPE).unwrap_or(wire::edge::JSON);
+    let (allow, retry_after) = (
+        headers.remove(header::ALLOW),
+        headers.contains_key(header::RETRY_AFTER),
+    );
+    let status = response.status();
+    let body = response.body_mut().collect().await.ok()?.to_bytes();
+    Some(Reply {
+        status,
+        body,
+        content_type,
+        allow,
+        retry_after,
+        close: false,
+    })
+}

@@ -1,0 +1,139 @@
+//! The store's settings: the only reader of its arguments and environment.
+//!
+//! Every flag has an environment variable; what is wrong is said with its name. `payments_max` follows from the memory
+//! that the process may use, unless it is given.
+
+use crate::core::CoreConfig;
+use crate::core::router::RouterConfig;
+use crate::log::Durability;
+use std::fs;
+use std::path::PathBuf;
+use wire::Processor;
+use wire::trace::LogFlags;
+
+/// Memory that one payment may take, in bytes, everything included (PERFORMANCE.md).
+const PAYMENT_BYTES: u64 = 64;
+
+/// Memory that the process needs besides payments: buffers, binary, the log's pages.
+const BASE_BYTES: u64 = 24 << 20;
+
+/// Payments remembered when nothing limits the memory.
+const PAYMENTS_MAX_UNLIMITED: u64 = 8 << 20;
+
+/// What waiting is worth. A payment that waits is lost if everything ends before the cheap processor is back; one that
+/// does not costs the difference of the fees. If the end comes without notice once in 250 s on average, waiting for one
+/// more second costs 1/250 of the payment, so it pays while the wait is below 250 s times the difference.
+const PATIENCE_MS_PER_PERCENT: f64 = 2_500.0;
+
+/// Espora's store: holds every payment, decides which processor gets it, and remembers
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "store", version)]
+pub struct Arguments {
+    /// What to do; without one, serve
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Settings of the server
+    #[command(flatten)]
+    pub config: Config,
+    /// Settings of the log lines
+    #[command(flatten)]
+    pub log_flags: LogFlags,
+}
+
+/// What the binary does besides serving.
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Exit with 0 if a store answers on its socket, else with 1
+    Healthcheck,
+}
+
+/// Settings of the server.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// Folder of the Unix sockets, the same for all processes
+    #[arg(long, env = "SOCKET_DIR", default_value = "/run/espora", global = true)]
+    pub socket_dir: PathBuf,
+    /// Folder of the write-ahead log; on a disk, not on tmpfs
+    #[arg(long, env = "LOG_DIR", default_value = "/var/lib/espora")]
+    pub log_dir: PathBuf,
+    /// What must have happened to a record before anything that rests on it leaves the process
+    #[arg(long, env = "DURABILITY", value_enum, default_value_t = Durability::Always)]
+    pub durability: Durability,
+    /// Payments remembered between two purges; at this bound the answer is 503 [default: from the memory limit]
+    #[arg(long, env = "PAYMENTS_MAX")]
+    pub payments_max: Option<u64>,
+    /// Fee of the default processor, in percent
+    #[arg(long, env = "FEE_DEFAULT", default_value_t = 5.0, value_parser = percent)]
+    pub fee_default: f64,
+    /// Fee of the fallback processor, in percent
+    #[arg(long, env = "FEE_FALLBACK", default_value_t = 15.0, value_parser = percent)]
+    pub fee_fallback: f64,
+    /// Within this time of its requestedAt a payment should be charged and counted, in milliseconds
+    #[arg(long, env = "AUDIT_MARGIN_MS", default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(200..=3_600_000))]
+    pub audit_margin_ms: u64,
+    /// How long payments wait for the cheaper processor before the dearer one gets them, in milliseconds [default: 2500
+    /// for each percent between the fees]
+    #[arg(long, env = "PATIENCE_MS")]
+    pub patience_ms: Option<u64>,
+    /// Payments handed out a second while a queue drains
+    #[arg(long, env = "DISPATCH_PER_S", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub dispatch_per_s: u32,
+    /// Calls open at one processor at a time, 1 to 400
+    #[arg(long, env = "OPEN_MAX", default_value_t = 400, value_parser = clap::value_parser!(u16).range(1..=400))]
+    pub open_max: u16,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(fee) if (0.0..100.0).contains(&fee) => Ok(fee),
+        _ => Err("give a percentage from 0 to below 100, such as 5 or 7.5".to_owned()),
+    }
+}
+
+impl Config {
+    /// The settings of the core. `index_key` is drawn by the caller: the core knows no chance.
+    #[must_use]
+    pub fn core(&self, index_key: [u64; 2]) -> CoreConfig {
+        let payments_max = self.payments_max.unwrap_or_else(payments_max_by_memory);
+        let preferred = if self.fee_fallback < self.fee_default {
+            Processor::Fallback
+        } else {
+            Processor::Default
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 to 250,000"
+        )]
+        let reasoned = ((self.fee_fallback - self.fee_default).abs() * PATIENCE_MS_PER_PERCENT) as u64;
+        CoreConfig {
+            payments_max: usize::try_from(payments_max).unwrap_or(usize::MAX),
+            index_key,
+            router: RouterConfig {
+                audit_margin_ms: self.audit_margin_ms,
+                preferred,
+                patience_ms: self.patience_ms.unwrap_or(reasoned),
+                dispatch_per_s: self.dispatch_per_s,
+                open_max: usize::from(self.open_max),
+            },
+        }
+    }
+}
+
+fn payments_max_by_memory() -> u64 {
+    memory_limit().map_or(PAYMENTS_MAX_UNLIMITED, |limit| {
+        (limit.saturating_sub(BASE_BYTES) / PAYMENT_BYTES).clamp(1_024, PAYMENTS_MAX_UNLIMITED)
+    })
+}
+
+/// The memory limit of this control group, version 2 or 1, in bytes.
+fn memory_limit() -> Option<u64> {
+    [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .iter()
+    .find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
+    // Version 1 says "no limit" with a number that no machine has.
+    .filter(|limit| *limit < 1 << 50)
+}

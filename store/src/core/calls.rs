@@ -1,0 +1,106 @@
+//! The calls that are out: which api makes them, since when, and how many each side may still carry.
+//!
+//! This is the volatile half of an attempt. A call that is open keeps its payment from being repeated and counts
+//! against the caps (invariant 27); a call that is overdue (an api gave up waiting but keeps the socket) does neither,
+//! and its answer is still welcome. All of it dies with the process; what an attempt proves does not depend on it.
+
+use super::ApiId;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use wire::frame::{AttemptId, CallKind};
+use wire::{PaymentId, PerProcessor, Processor};
+
+/// One call that is out.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Who makes it.
+    pub api: ApiId,
+    /// Its payment.
+    pub id: PaymentId,
+    /// When its lease was given, in monotonic microseconds.
+    pub since_us: u64,
+}
+
+/// All calls that are out.
+#[derive(Debug, Default)]
+pub struct Calls {
+    open: PerProcessor<BTreeMap<AttemptId, Call>>,
+    /// `GET`s. They charge nothing, so they have numbers of their own and no intent.
+    inquiries: PerProcessor<BTreeMap<AttemptId, Call>>,
+    inquiries_begun: u64,
+}
+
+/// Sets the numbers of inquiries apart from those of attempts.
+const INQUIRY_BIT: u64 = 1 << 63;
+
+impl Calls {
+    /// Notes a call that goes out.
+    pub fn begin(&mut self, processor: Processor, attempt: AttemptId, call: Call) {
+        self.open[processor].insert(attempt, call);
+    }
+
+    /// Notes a `GET` that goes out and gives it a number.
+    pub fn begin_inquiry(&mut self, processor: Processor, call: Call) -> AttemptId {
+        self.inquiries_begun += 1;
+        let inquiry = AttemptId(INQUIRY_BIT | self.inquiries_begun);
+        self.inquiries[processor].insert(inquiry, call);
+        inquiry
+    }
+
+    /// Ends a call of either kind and tells which it was. `None` when it was not out.
+    pub fn end(&mut self, processor: Processor, attempt: AttemptId) -> Option<(Call, CallKind)> {
+        let post = self.open[processor]
+            .remove(&attempt)
+            .map(|call| (call, CallKind::Post));
+        post.or_else(|| {
+            self.inquiries[processor]
+                .remove(&attempt)
+                .map(|call| (call, CallKind::Get))
+        })
+    }
+
+    /// Ends all calls of an api and tells the posts among them.
+    pub fn end_all_of(&mut self, api: ApiId) -> Vec<(Processor, AttemptId, Call)> {
+        let mut ended = Vec::new();
+        for processor in Processor::BOTH {
+            self.inquiries[processor].retain(|_, call| call.api != api);
+            let gone = self.open[processor].extract_if(.., |_, call| call.api == api);
+            ended.extend(gone.map(|(attempt, call)| (processor, attempt, call)));
+        }
+        ended
+    }
+
+    /// How many posts are open at a processor, over all apis.
+    #[must_use]
+    pub fn open_len(&self, processor: Processor) -> usize {
+        self.open[processor].len()
+    }
+
+    /// How many `GET`s are out at a processor.
+    #[must_use]
+    pub fn inquiries_len(&self, processor: Processor) -> usize {
+        self.inquiries[processor].len()
+    }
+
+    /// True when this attempt's call is open.
+    #[must_use]
+    pub fn is_open(&self, processor: Processor, attempt: AttemptId) -> bool {
+        self.open[processor].contains_key(&attempt)
+    }
+
+    /// When the oldest open call after `watermark` went out. Attempts are numbered in the order of their leases.
+    #[must_use]
+    pub fn oldest_since_us(&self, processor: Processor, watermark: AttemptId) -> Option<u64> {
+        let after = (Bound::Excluded(watermark), Bound::Unbounded);
+        self.open[processor]
+            .range(after)
+            .next()
+            .map(|(_, call)| call.since_us)
+    }
+
+    /// The youngest attempt whose call is open.
+    #[must_use]
+    pub fn youngest(&self, processor: Processor) -> Option<AttemptId> {
+        self.open[processor].last_key_value().map(|(attempt, _)| *attempt)
+    }
+}

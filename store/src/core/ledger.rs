@@ -1,0 +1,682 @@
+//! What is known about every payment, and what may be done with it (MONEY.md).
+//!
+//! ```text
+//!   ABSENT --accept--> QUEUED --intent--> IN FLIGHT on P under R --positive--> CHARGED by P
+//!                        ^                   |  pinned to P while any attempt has no negative answer of its own
+//!                        '-- all negative ---'
+//!   QUEUED, refused for good by both --> DEAD           purge --> ABSENT, and a tombstone for each one in flight
+//! ```
+//!
+//! A payment in flight has a [`Flight`]: its processor, its time and the attempts without an answer. Whether a call is
+//! still open (MONEY.md: open, or unknown) is not here: that is about apis, dies with the process, and changes no
+//! verdict. The ledger changes only by [`Ledger::apply`], in operation and in recovery alike; what it decides, it
+//! decides from what was recorded.
+//!
+//! Memory: 32 bytes for a payment, 16 and 1.5 for its time in the summary, 6 to 12 in the index.
+
+use super::chunked::Chunked;
+use super::index::Index;
+use super::queue::{Ordinal, Queue};
+use super::record::{Negative, Record, Terms};
+use super::summary::{Slot, Summary};
+use std::collections::BTreeMap;
+use wire::frame::{Accepted, AttemptId, Outcome, Report, Totals};
+use wire::{Cents, PaymentId, PerProcessor, Processor, Timestamp};
+
+/// How many unanswered attempts one payment lists. Beyond it the oldest is taken as unanswerable: the payment stays
+/// pinned until a positive answer, which is what an attempt without an answer means anyway.
+const UNANSWERED_MAX: usize = 16;
+
+/// What our durable evidence says about one processor: `verdict(id, P)` in MONEY.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds no row with this id.
+    No,
+    /// It may.
+    Maybe,
+    /// It does.
+    Yes,
+}
+
+/// Where a payment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Accepted; no attempt without a negative answer.
+    Queued,
+    /// An attempt is open or unknown.
+    InFlight,
+    /// Recorded by this processor.
+    Charged(Processor),
+    /// Refused for good by both.
+    Dead,
+}
+
+/// One payment, 32 bytes.
+#[derive(Clone, Debug)]
+struct Payment {
+    id: PaymentId,
+    cents: Cents,
+    /// Its place in the summary: that of the last fresh intent, or [`NO_SLOT`].
+    slot: Slot,
+    standing: Standing,
+    /// One bit for each processor that refused it for good.
+    refused: u8,
+    conflicted: bool,
+}
+
+const _: () = assert!(size_of::<Payment>() == 32);
+
+/// No time was issued for this payment since the last purge.
+const NO_SLOT: Slot = Slot(u32::MAX);
+
+impl Payment {
+    fn is_refused_by(&self, processor: Processor) -> bool {
+        self.refused & (1 << processor as u8) != 0
+    }
+}
+
+/// The attempts of a payment in flight that have no answer of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flight {
+    /// The only processor that any byte of it may go to.
+    pub processor: Processor,
+    /// The only time that any attempt may carry (invariant 10).
+    pub requested_at: Timestamp,
+    /// Attempts that may have charged it, oldest first.
+    pub unanswered: Vec<AttemptId>,
+    /// An attempt left `unanswered` without an answer: no negative answer unpins any more.
+    sealed: bool,
+    /// The processor holds a row that is not of these attempts: only what it holds settles the payment.
+    pub surprised: bool,
+}
+
+/// What a purge left behind of a payment in flight: it is never counted, but it still pins its id.
+#[derive(Clone, Debug)]
+pub struct Tombstone {
+    cents: Cents,
+    /// Its attempts.
+    pub flight: Flight,
+}
+
+/// Count and sum of the payments in each standing (invariant 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// All that got a 2xx since the last purge.
+    pub accepted: Totals,
+    /// Waiting.
+    pub queued: Totals,
+    /// Open or unknown.
+    pub in_flight: Totals,
+    /// Settled, with the amounts that we accepted.
+    pub charged: PerProcessor<Totals>,
+    /// Refused by both.
+    pub dead: Totals,
+    /// What processors hold beyond (or below) the amounts that we sent, in cents.
+    pub adjusted_cents: Cents,
+}
+
+impl Balance {
+    fn of(&mut self, standing: Standing) -> &mut Totals {
+        match standing {
+            Standing::Queued => &mut self.queued,
+            Standing::InFlight => &mut self.in_flight,
+            Standing::Charged(processor) => &mut self.charged[processor],
+            Standing::Dead => &mut self.dead,
+        }
+    }
+
+    fn shift(&mut self, from: Standing, to: Standing, cents: Cents) {
+        let left = self.of(from);
+        left.count -= 1;
+        left.cents.0 -= cents.0;
+        let entered = self.of(to);
+        entered.count += 1;
+        entered.cents.0 += cents.0;
+    }
+
+    /// True when every accepted payment stands somewhere, and only once.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        let parts = [
+            self.queued,
+            self.in_flight,
+            self.charged[Processor::Default],
+            self.charged[Processor::Fallback],
+            self.dead,
+        ];
+        let count: u64 = parts.iter().map(|part| part.count).sum();
+        let cents: i64 = parts.iter().map(|part| part.cents.0).sum();
+        count == self.accepted.count && cents == self.accepted.cents.0
+    }
+}
+
+/// Every payment since the last purge.
+#[derive(Debug)]
+pub struct Ledger {
+    payments: Chunked<Payment>,
+    payments_max: usize,
+    index: Index,
+    /// Who waits. The ledger keeps it in step with the standings.
+    pub queue: Queue,
+    /// The charges by time.
+    pub summary: Summary,
+    flights: BTreeMap<Ordinal, Flight>,
+    tombstones: BTreeMap<PaymentId, Tombstone>,
+    balance: Balance,
+    last_requested_at: Timestamp,
+    next_attempt: u64,
+    conflicts: u64,
+}
+
+/// The payment that a report is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// One of the present world.
+    Payment(Ordinal),
+    /// One that a purge left behind.
+    Tombstone,
+    /// None that could still change.
+    Nobody,
+}
+
+impl Ledger {
+    /// An empty ledger for at most `payments_max` payments between two purges. `key` makes the index unforeseeable.
+    #[must_use]
+    pub fn new(payments_max: usize, key: [u64; 2]) -> Self {
+        Self {
+            payments: Chunked::default(),
+            payments_max: payments_max.min(u32::MAX as usize - 1),
+            index: Index::new(key),
+            queue: Queue::default(),
+            summary: Summary::default(),
+            flights: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            balance: Balance::default(),
+            last_requested_at: Timestamp(0),
+            next_attempt: 1,
+            conflicts: 0,
+        }
+    }
+
+    // What is known.
+
+    /// Count and sum by standing.
+    #[must_use]
+    pub fn balance(&self) -> &Balance {
+        &self.balance
+    }
+
+    /// Payments whose evidence contradicts itself.
+    #[must_use]
+    pub fn conflicts(&self) -> u64 {
+        self.conflicts
+    }
+
+    /// What a purge left behind and no answer has settled.
+    #[must_use]
+    pub fn tombstones(&self) -> &BTreeMap<PaymentId, Tombstone> {
+        &self.tombstones
+    }
+
+    /// The payments in flight.
+    #[must_use]
+    pub fn flights(&self) -> &BTreeMap<Ordinal, Flight> {
+        &self.flights
+    }
+
+    /// The id of a payment.
+    #[must_use]
+    pub fn id(&self, ordinal: Ordinal) -> PaymentId {
+        self.payments[ordinal.0 as usize].id
+    }
+
+    /// The amount of a payment.
+    #[must_use]
+    pub fn cents(&self, ordinal: Ordinal) -> Cents {
+        self.payments[ordinal.0 as usize].cents
+    }
+
+    /// Where a payment stands.
+    #[must_use]
+    pub fn standing(&self, ordinal: Ordinal) -> Standing {
+        self.payments[ordinal.0 as usize].standing
+    }
+
+    /// The ordinal of a payment of the present world.
+    #[must_use]
+    pub fn find(&self, id: PaymentId) -> Option<Ordinal> {
+        self.index
+            .find(id, |ordinal| self.payments[ordinal.0 as usize].id)
+    }
+
+    /// What our evidence says about `processor` and this payment.
+    #[must_use]
+    pub fn verdict(&self, ordinal: Ordinal, processor: Processor) -> Verdict {
+        if self.standing(ordinal) == Standing::Charged(processor) {
+            return Verdict::Yes;
+        }
+        match self.flights.get(&ordinal) {
+            Some(flight) if flight.processor == processor => Verdict::Maybe,
+            _ => Verdict::No,
+        }
+    }
+
+    /// The move rule: a payment may go to a processor only when every attempt ever made on the other one has its own
+    /// final negative answer, and neither has charged it.
+    #[must_use]
+    pub fn may_send(&self, ordinal: Ordinal, processor: Processor) -> bool {
+        let refused = self.payments[ordinal.0 as usize].is_refused_by(processor);
+        self.verdict(ordinal, processor.other()) == Verdict::No
+            && match self.verdict(ordinal, processor) {
+                Verdict::No => !refused && self.standing(ordinal) == Standing::Queued,
+                Verdict::Maybe => true,
+                Verdict::Yes => false,
+            }
+    }
+
+    // What is decided.
+
+    /// What an accept of this payment would mean; records nothing.
+    #[must_use]
+    pub fn judge_accept(&self, id: PaymentId, cents: Cents) -> Accepted {
+        let known = self.find(id).map(|ordinal| self.cents(ordinal));
+        match (known, self.tombstones.get(&id)) {
+            (Some(same), _) if same == cents => Accepted::Duplicate,
+            (Some(_), _) => Accepted::Mismatch,
+            (None, Some(tombstone)) if tombstone.cents != cents => Accepted::Mismatch,
+            _ if self.payments.len() >= self.payments_max => Accepted::Full,
+            _ => Accepted::Recorded,
+        }
+    }
+
+    /// The record of an attempt on `processor` now: under the old time while the payment is pinned there, else under a
+    /// time that never goes back. True in the second place when the time is fresh.
+    ///
+    /// # Panics
+    /// When the move rule forbids it (invariant 8).
+    #[must_use]
+    pub fn intend(&self, ordinal: Ordinal, processor: Processor, now_ms: u64) -> (Record, bool) {
+        assert!(
+            self.may_send(ordinal, processor),
+            "the move rule forbids {processor} for {}",
+            self.id(ordinal)
+        );
+        let attempt = AttemptId(self.next_attempt);
+        let pinned = self.flights.get(&ordinal).map(|flight| flight.requested_at);
+        let requested_at = pinned.unwrap_or(Timestamp::from_ms(now_ms).max(self.last_requested_at));
+        (
+            Record::Intended {
+                ordinal,
+                attempt,
+                processor,
+                requested_at,
+            },
+            pinned.is_none(),
+        )
+    }
+
+    /// Whom a report is about.
+    #[must_use]
+    pub fn subject(&self, report: &Report) -> Subject {
+        match self.tombstones.get(&report.id) {
+            Some(tombstone) if tombstone.flight.unanswered.contains(&report.attempt) => Subject::Tombstone,
+            tombstone => match self.find(report.id) {
+                Some(ordinal) => Subject::Payment(ordinal),
+                None if tombstone.is_some() => Subject::Tombstone,
+                None => Subject::Nobody,
+            },
+        }
+    }
+
+    /// What a report proves, as records to apply in order. Empty when it proves nothing new.
+    #[must_use]
+    pub fn judge_report(&self, report: &Report) -> Vec<Record> {
+        match self.subject(report) {
+            Subject::Payment(ordinal) => self.judge_payment(ordinal, report),
+            Subject::Tombstone => self.judge_tombstone(report),
+            Subject::Nobody => Vec::new(),
+        }
+    }
+
+    fn judge_payment(&self, ordinal: Ordinal, report: &Report) -> Vec<Record> {
+        let processor = report.processor;
+        let flight = self
+            .flights
+            .get(&ordinal)
+            .filter(|flight| flight.processor == processor);
+        match report.outcome {
+            Outcome::Charged => self.positive(ordinal, processor, Terms::Ours),
+            Outcome::Duplicate => match flight {
+                // The row can only be of this very payment's earlier attempt, which carried the same time.
+                Some(flight)
+                    if flight.sealed || flight.unanswered.iter().any(|other| *other != report.attempt) =>
+                {
+                    if flight.surprised {
+                        Vec::new()
+                    } else {
+                        self.positive(ordinal, processor, Terms::Ours)
+                    }
+                }
+                Some(flight) if !flight.surprised => vec![Record::Surprised { ordinal }],
+                _ => Vec::new(),
+            },
+            Outcome::Found { requested_at, cents } => {
+                let ours = flight.is_some_and(|flight| flight.requested_at == requested_at)
+                    && cents == self.cents(ordinal);
+                let terms = if ours {
+                    Terms::Ours
+                } else {
+                    Terms::Theirs { requested_at, cents }
+                };
+                self.positive(ordinal, processor, terms)
+            }
+            Outcome::Busy
+            | Outcome::Failing
+            | Outcome::Unreachable
+            | Outcome::HandedBack
+            | Outcome::Misaddressed => self.negative(ordinal, flight, report.attempt, Negative::NotNow),
+            Outcome::Refused => self.negative(ordinal, flight, report.attempt, Negative::Refused),
+            Outcome::Absent | Outcome::Unclear | Outcome::Lost | Outcome::Overdue => Vec::new(),
+        }
+    }
+
+    /// Positive evidence counts from any api, at any time. Where it contradicts, it is kept and flagged.
+    fn positive(&self, ordinal: Ordinal, processor: Processor, terms: Terms) -> Vec<Record> {
+        let charged = Record::Charged {
+            ordinal,
+            processor,
+            terms,
+        };
+        let conflicted = Record::Conflicted { ordinal };
+        match self.standing(ordinal) {
+            Standing::Charged(by) if by == processor => Vec::new(),
+            Standing::Charged(_) | Standing::Dead => vec![conflicted],
+            Standing::InFlight if self.verdict(ordinal, processor) == Verdict::Maybe => vec![charged],
+            Standing::InFlight | Standing::Queued => vec![conflicted, charged],
+        }
+    }
+
+    /// A negative answer counts once, and only for the attempt that got it (invariant 11).
+    fn negative(
+        &self,
+        ordinal: Ordinal,
+        flight: Option<&Flight>,
+        attempt: AttemptId,
+        negative: Negative,
+    ) -> Vec<Record> {
+        let Some(flight) = flight.filter(|flight| flight.unanswered.contains(&attempt)) else {
+            return Vec::new();
+        };
+        let payment = &self.payments[ordinal.0 as usize];
+        let mut records = vec![Record::Cleared {
+            ordinal,
+            attempt,
+            negative,
+        }];
+        let last = flight.unanswered.len() == 1 && !flight.sealed && !flight.surprised;
+        let refused_here = negative == Negative::Refused || payment.is_refused_by(flight.processor);
+        if last && refused_here && payment.is_refused_by(flight.processor.other()) {
+            records.push(Record::Died { ordinal });
+        }
+        records
+    }
+
+    fn judge_tombstone(&self, report: &Report) -> Vec<Record> {
+        let tombstone = &self.tombstones[&report.id];
+        if tombstone.flight.processor != report.processor {
+            return Vec::new();
+        }
+        match report.outcome {
+            Outcome::Charged | Outcome::Duplicate | Outcome::Found { .. } => {
+                vec![Record::TombstoneCharged { id: report.id }]
+            }
+            Outcome::Busy
+            | Outcome::Failing
+            | Outcome::Unreachable
+            | Outcome::HandedBack
+            | Outcome::Misaddressed
+            | Outcome::Refused
+                if tombstone.flight.unanswered.contains(&report.attempt) =>
+            {
+                vec![Record::TombstoneCleared {
+                    id: report.id,
+                    attempt: report.attempt,
+                }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    // What changes.
+
+    /// Takes a fact into memory. It was decided before; here it only happens.
+    ///
+    /// # Panics
+    /// When it contradicts an invariant: then either the code or the log is broken, and going on would cost money.
+    pub fn apply(&mut self, record: &Record) {
+        match *record {
+            Record::Accepted { id, cents } => self.apply_accepted(id, cents),
+            Record::Intended {
+                ordinal,
+                attempt,
+                processor,
+                requested_at,
+            } => {
+                self.apply_intended(ordinal, attempt, processor, requested_at);
+            }
+            Record::Cleared {
+                ordinal,
+                attempt,
+                negative,
+            } => self.apply_cleared(ordinal, attempt, negative),
+            Record::Charged {
+                ordinal,
+                processor,
+                terms,
+            } => self.apply_charged(ordinal, processor, terms),
+            Record::Surprised { ordinal } => {
+                self.flights
+                    .get_mut(&ordinal)
+                    .expect("a surprise is about a payment in flight")
+                    .surprised = true;
+            }
+            Record::Conflicted { ordinal } => self.apply_conflicted(ordinal),
+            Record::Died { ordinal } => {
+                assert_eq!(
+                    self.standing(ordinal),
+                    Standing::Queued,
+                    "only a queued payment dies"
+                );
+                let refused = self.payments[ordinal.0 as usize].refused;
+                assert_eq!(refused, 0b11, "a dead letter was refused by both");
+                self.queue.take(ordinal);
+                self.stand(ordinal, Standing::Dead);
+            }
+            Record::Purged => self.apply_purged(),
+            Record::TombstoneCleared { id, attempt } => {
+                let tombstone = self
+                    .tombstones
+                    .get_mut(&id)
+                    .expect("an attempt was cleared on a tombstone");
+                if clear(&mut tombstone.flight, attempt) {
+                    self.tombstones.remove(&id);
+                }
+            }
+            Record::TombstoneCharged { id } => {
+                self.tombstones.remove(&id);
+            }
+        }
+    }
+
+    fn apply_accepted(&mut self, id: PaymentId, cents: Cents) {
+        assert!(cents.is_payable(), "an accepted amount is in its range");
+        let ordinal = Ordinal(u32::try_from(self.payments.len()).expect("payments_max is below 2^32"));
+        let payments = &self.payments;
+        // While the shard grows it asks for the ids of the payments before; the new one is not among them.
+        self.index
+            .insert(id, ordinal, |ordinal| payments[ordinal.0 as usize].id);
+        let standing = Standing::Queued;
+        self.payments.push(Payment {
+            id,
+            cents,
+            slot: NO_SLOT,
+            standing,
+            refused: 0,
+            conflicted: false,
+        });
+        self.queue.push(ordinal);
+        for totals in [&mut self.balance.accepted, &mut self.balance.queued] {
+            totals.count += 1;
+            totals.cents.0 += cents.0;
+        }
+        if let Some(tombstone) = self.tombstones.remove(&id) {
+            assert_eq!(
+                tombstone.cents, cents,
+                "a payment born from a tombstone has its amount"
+            );
+            self.queue.take(ordinal);
+            self.flights.insert(ordinal, tombstone.flight);
+            self.stand(ordinal, Standing::InFlight);
+        }
+    }
+
+    fn apply_intended(
+        &mut self,
+        ordinal: Ordinal,
+        attempt: AttemptId,
+        processor: Processor,
+        requested_at: Timestamp,
+    ) {
+        assert!(
+            self.may_send(ordinal, processor),
+            "an intent against the move rule"
+        );
+        assert!(attempt.0 >= self.next_attempt, "attempt numbers only grow");
+        self.next_attempt = attempt.0 + 1;
+        self.queue.take(ordinal);
+        if let Some(flight) = self.flights.get_mut(&ordinal) {
+            assert_eq!(
+                flight.requested_at, requested_at,
+                "one time while the verdict is not no"
+            );
+            if flight.unanswered.len() == UNANSWERED_MAX {
+                flight.unanswered.remove(0);
+                flight.sealed = true;
+            }
+            flight.unanswered.push(attempt);
+            return;
+        }
+        assert!(
+            requested_at >= self.last_requested_at,
+            "requestedAt never goes back"
+        );
+        self.last_requested_at = requested_at;
+        self.payments[ordinal.0 as usize].slot = self.summary.issue(requested_at);
+        let flight = Flight {
+            processor,
+            requested_at,
+            unanswered: vec![attempt],
+            sealed: false,
+            surprised: false,
+        };
+        self.flights.insert(ordinal, flight);
+        self.stand(ordinal, Standing::InFlight);
+    }
+
+    fn apply_cleared(&mut self, ordinal: Ordinal, attempt: AttemptId, negative: Negative) {
+        let flight = self
+            .flights
+            .get_mut(&ordinal)
+            .expect("an attempt was cleared on a payment in flight");
+        let processor = flight.processor;
+        if negative == Negative::Refused {
+            self.payments[ordinal.0 as usize].refused |= 1 << processor as u8;
+        }
+        if !clear(flight, attempt) {
+            return;
+        }
+        self.flights.remove(&ordinal);
+        self.stand(ordinal, Standing::Queued);
+        // It may have stood there to be repeated.
+        self.queue.take(ordinal);
+        let payment = &self.payments[ordinal.0 as usize];
+        match Processor::BOTH.map(|processor| payment.is_refused_by(processor)) {
+            [false, false] => self.queue.put_back(ordinal),
+            [true, false] => self.queue.bind(ordinal, Processor::Fallback),
+            [false, true] => self.queue.bind(ordinal, Processor::Default),
+            // A record that it died follows.
+            [true, true] => (),
+        }
+    }
+
+    fn apply_charged(&mut self, ordinal: Ordinal, processor: Processor, terms: Terms) {
+        assert!(
+            !matches!(self.standing(ordinal), Standing::Charged(_) | Standing::Dead),
+            "charged and dead are final"
+        );
+        self.queue.take(ordinal);
+        let flight = self.flights.remove(&ordinal);
+        let Payment { cents, slot, .. } = self.payments[ordinal.0 as usize];
+        match (terms, flight) {
+            (
+                Terms::Theirs {
+                    requested_at,
+                    cents: theirs,
+                },
+                _,
+            ) => {
+                self.balance.adjusted_cents.0 += theirs.0 - cents.0;
+                self.summary.charge_foreign(requested_at, processor, theirs);
+            }
+            (Terms::Ours, _) if slot != NO_SLOT => self.summary.charge(slot, processor, cents),
+            (Terms::Ours, Some(flight)) => self.summary.charge_foreign(flight.requested_at, processor, cents),
+            (Terms::Ours, None) => self
+                .summary
+                .charge_foreign(self.last_requested_at, processor, cents),
+        }
+        self.stand(ordinal, Standing::Charged(processor));
+    }
+
+    fn apply_conflicted(&mut self, ordinal: Ordinal) {
+        let payment = &mut self.payments[ordinal.0 as usize];
+        if !payment.conflicted {
+            payment.conflicted = true;
+            self.conflicts += 1;
+        }
+    }
+
+    fn apply_purged(&mut self) {
+        for (ordinal, flight) in std::mem::take(&mut self.flights) {
+            let Payment { id, cents, .. } = self.payments[ordinal.0 as usize];
+            self.tombstones.insert(id, Tombstone { cents, flight });
+        }
+        self.payments = Chunked::default();
+        self.index.clear();
+        self.queue = Queue::default();
+        self.summary = Summary::default();
+        self.balance = Balance::default();
+        self.conflicts = 0;
+    }
+
+    /// Lets the queue offer a payment in flight again, to its own processor, when no call of it is open.
+    pub fn offer_again(&mut self, ordinal: Ordinal) {
+        let processor = self.flights[&ordinal].processor;
+        self.queue.bind(ordinal, processor);
+    }
+
+    fn stand(&mut self, ordinal: Ordinal, standing: Standing) {
+        let payment = &mut self.payments[ordinal.0 as usize];
+        self.balance.shift(payment.standing, standing, payment.cents);
+        payment.standing = standing;
+        assert!(
+            self.balance.adds_up(),
+            "every accepted payment stands in exactly one place"
+        );
+    }
+}
+
+/// Strikes an attempt off. True when the verdict on its processor is no from now on.
+fn clear(flight: &mut Flight, attempt: AttemptId) -> bool {
+    flight.unanswered.retain(|other| *other != attempt);
+    flight.unanswered.is_empty() && !flight.sealed && !flight.surprised
+}

@@ -1,0 +1,762 @@
+//! The pure half of the store: `step(now, event) -> records and frames`.
+//!
+//! Reading order: [`queue`] (who waits), [`record`] (what is remembered), [`summary`] (what was charged when),
+//! [`index`] (which payment an id is), [`ledger`] (what is known and allowed), [`calls`] (what is out), [`router`]
+//! (where to), and here [`Core`], which lets them work together.
+//!
+//! The core decides first and then crosses one line into effects: a decision is a [`Record`], which is written to the
+//! log and applied to the ledger by the same call. It is single-threaded; one turn is any number of [`Core::step`] and
+//! one [`Core::dispatch`].
+
+pub mod calls;
+pub mod chunked;
+pub mod index;
+pub mod ledger;
+pub mod queue;
+pub mod record;
+pub mod router;
+pub mod summary;
+
+use calls::{Call, Calls};
+use ledger::{Ledger, Subject};
+use queue::Ordinal;
+use record::Record;
+use router::{Route, Router, RouterConfig, State};
+use std::collections::BTreeMap;
+use std::fmt;
+use wire::frame::{Accepted, AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Lease, Outcome, Report};
+use wire::{PerProcessor, Processor};
+
+/// An api that says nothing for so long is taken as dead; it beats each second (MONEY.md, table of events).
+const API_SILENCE_MS: u64 = 3_000;
+
+/// After a start, attempts of the time before wait so long for an api that still holds their call.
+const CLAIM_GRACE_MS: u64 = 1_000;
+
+/// Inquiries that may be out at one processor: `GET` is for the few that are pinned, never a load.
+const INQUIRIES_MAX: usize = 4;
+
+/// Between two inquiries about one payment.
+const INQUIRY_INTERVAL_MS: u64 = 1_000;
+
+/// How often the core wants to be called while payments wait, in microseconds: a batch of the pace.
+const DRAIN_TICK_US: u64 = 5_000;
+
+/// How often it wants to be called when nothing happens: health calls, silent apis.
+const IDLE_TICK_US: u64 = 250_000;
+
+/// A connection of an api, numbered by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ApiId(pub u64);
+
+/// The present.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// A clock that never goes back, in microseconds from anywhere.
+    pub us: u64,
+    /// The wall clock in milliseconds since 1970; it may jump.
+    pub wall_ms: u64,
+}
+
+/// What the operator decides.
+#[derive(Clone, Copy, Debug)]
+pub struct CoreConfig {
+    /// Payments remembered between two purges (invariant 26).
+    pub payments_max: usize,
+    /// Secret of the index.
+    pub index_key: [u64; 2],
+    /// Knobs of the router.
+    pub router: RouterConfig,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A frame came.
+    Frame(ApiId, FromApi),
+    /// A connection ended.
+    Gone(ApiId),
+}
+
+/// One line for the log of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// An api introduced itself.
+    ApiJoined {
+        /// Which one.
+        api: ApiId,
+        /// Calls it still waits for.
+        held: usize,
+    },
+    /// An api is gone, with so many calls that are unknown now.
+    ApiLeft {
+        /// Which one.
+        api: ApiId,
+        /// Its open calls.
+        unknown: usize,
+    },
+    /// The router thinks otherwise of a processor.
+    Believed {
+        /// Which one.
+        processor: Processor,
+        /// Before.
+        from: State,
+        /// Now.
+        to: State,
+        /// The delay it believes in, in milliseconds.
+        delay_ms: u64,
+        /// Payments that wait.
+        queue_len: u64,
+    },
+    /// A processor turned a payment down in a way that people should look at.
+    Alarm {
+        /// Which one.
+        processor: Processor,
+        /// The payment.
+        id: wire::PaymentId,
+        /// What it said.
+        outcome: Outcome,
+        /// The status of its answer.
+        status: u16,
+    },
+    /// Everything was forgotten.
+    Purged {
+        /// What may still be charged.
+        tombstones: usize,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiJoined { api, held } => write!(f, "api {} joined, {held} calls still open", api.0),
+            Self::ApiLeft { api, unknown } => write!(f, "api {} left, {unknown} attempts unknown", api.0),
+            Self::Believed {
+                processor,
+                from,
+                to,
+                delay_ms,
+                queue_len,
+            } => {
+                write!(
+                    f,
+                    "{processor}: {from} -> {to}, delay {delay_ms} ms, queue {queue_len}"
+                )
+            }
+            Self::Alarm {
+                processor,
+                id,
+                outcome,
+                status,
+            } => {
+                write!(f, "alarm: {processor} answered {status} ({outcome:?}) for {id}")
+            }
+            Self::Purged { tombstones } => write!(f, "purged, {tombstones} tombstones"),
+        }
+    }
+}
+
+/// What a turn brings about.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Encoded records, to be appended before anything is sent.
+    pub records: Vec<u8>,
+    /// How many records that is.
+    pub records_len: u32,
+    /// Frames to send once the records are as durable as the mode demands.
+    pub sends: Vec<(ApiId, FromStore)>,
+    /// Lines for the log of the process.
+    pub notes: Vec<Note>,
+    /// Connections to close: their peer broke the protocol.
+    pub hang_ups: Vec<ApiId>,
+}
+
+/// Counts since the start of the process, for the metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Accepts by what became of them, in the order of [`Accepted`].
+    pub accepts: [u64; 4],
+    /// Leases by processor.
+    pub leases: PerProcessor<u64>,
+    /// Inquiries by processor.
+    pub inquiries: PerProcessor<u64>,
+    /// Reports of each kind of outcome, by processor.
+    pub reports: PerProcessor<[u64; OUTCOME_NAMES.len()]>,
+    /// Health calls leased, by processor.
+    pub health_calls: PerProcessor<u64>,
+    /// Purges.
+    pub purges: u64,
+    /// Alarms raised.
+    pub alarms: u64,
+}
+
+/// Names the kinds of outcome, in the order of [`outcome_index`].
+pub const OUTCOME_NAMES: [&str; 13] = [
+    "charged",
+    "duplicate",
+    "found",
+    "absent",
+    "busy",
+    "failing",
+    "unreachable",
+    "handed_back",
+    "refused",
+    "misaddressed",
+    "unclear",
+    "lost",
+    "overdue",
+];
+
+fn outcome_index(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Charged => 0,
+        Outcome::Duplicate => 1,
+        Outcome::Found { .. } => 2,
+        Outcome::Absent => 3,
+        Outcome::Busy => 4,
+        Outcome::Failing => 5,
+        Outcome::Unreachable => 6,
+        Outcome::HandedBack => 7,
+        Outcome::Refused => 8,
+        Outcome::Misaddressed => 9,
+        Outcome::Unclear => 10,
+        Outcome::Lost => 11,
+        Outcome::Overdue => 12,
+    }
+}
+
+#[derive(Debug)]
+struct Api {
+    instance: u64,
+    calls_max: usize,
+    open: usize,
+    draining: bool,
+    heard_us: u64,
+    /// The last report of this turn, to be acknowledged at its end.
+    reported: Option<u64>,
+}
+
+/// All state of the store.
+#[derive(Debug)]
+pub struct Core {
+    ledger: Ledger,
+    calls: Calls,
+    router: Router,
+    apis: BTreeMap<ApiId, Api>,
+    inquired_us: BTreeMap<Ordinal, u64>,
+    /// Until then attempts of the time before this start wait for a claim.
+    claims_until_us: Option<u64>,
+    counters: Counters,
+}
+
+impl Core {
+    /// An empty store.
+    #[must_use]
+    pub fn new(config: CoreConfig, now: Now) -> Self {
+        Self {
+            ledger: Ledger::new(config.payments_max, config.index_key),
+            calls: Calls::default(),
+            router: Router::new(config.router, now.us),
+            apis: BTreeMap::new(),
+            inquired_us: BTreeMap::new(),
+            claims_until_us: Some(now.us + CLAIM_GRACE_MS * 1000),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes back a record of the log. Only before the first event.
+    pub fn replay(&mut self, record: &Record) {
+        self.ledger.apply(record);
+    }
+
+    /// What is known about the payments.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The calls that are out.
+    #[must_use]
+    pub fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// What the router thinks.
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many apis are connected.
+    #[must_use]
+    pub fn apis_len(&self) -> usize {
+        self.apis.len()
+    }
+
+    /// Takes one event in.
+    pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
+        match event {
+            Event::Gone(api) => self.on_gone(api, effects),
+            Event::Frame(
+                api,
+                FromApi::Hello {
+                    instance,
+                    calls_max,
+                    held,
+                },
+            ) => {
+                self.on_hello(now, api, instance, calls_max, &held, effects);
+            }
+            Event::Frame(api, frame) => match self.apis.get_mut(&api) {
+                Some(known) => {
+                    known.heard_us = now.us;
+                    self.on_frame(now, api, frame, effects);
+                }
+                // Nothing is said before hello, but for the question that a health check or an operator asks.
+                None => match frame {
+                    FromApi::Metrics { request } => {
+                        effects.sends.push((
+                            api,
+                            FromStore::Metrics {
+                                request,
+                                text: String::new(),
+                            },
+                        ));
+                    }
+                    _ => effects.hang_ups.push(api),
+                },
+            },
+        }
+    }
+
+    fn on_frame(&mut self, now: Now, api: ApiId, frame: FromApi, effects: &mut Effects) {
+        match frame {
+            FromApi::Hello { .. } => unreachable!("hello is taken by step"),
+            FromApi::Heartbeat => (),
+            FromApi::Accept { request, id, cents } => {
+                let accepted = self.ledger.judge_accept(id, cents);
+                if accepted == Accepted::Recorded {
+                    self.record(Record::Accepted { id, cents }, effects);
+                    self.offer_if_born_pinned(id);
+                }
+                self.counters.accepts[accepted as usize] += 1;
+                effects
+                    .sends
+                    .push((api, FromStore::Accepted { request, accepted }));
+            }
+            FromApi::Summary { request, bounds } => {
+                let totals = self.ledger.summary.window(bounds);
+                effects.sends.push((api, FromStore::Summary { request, totals }));
+            }
+            FromApi::Purge { request } => {
+                self.record(Record::Purged, effects);
+                self.inquired_us.clear();
+                self.counters.purges += 1;
+                effects.notes.push(Note::Purged {
+                    tombstones: self.ledger.tombstones().len(),
+                });
+                effects.sends.push((api, FromStore::Purged { request }));
+            }
+            FromApi::Metrics { request } => {
+                // The shell fills in the text: rendering it is no decision.
+                effects.sends.push((
+                    api,
+                    FromStore::Metrics {
+                        request,
+                        text: String::new(),
+                    },
+                ));
+            }
+            FromApi::Report(report) => self.on_report(now, api, &report, effects),
+            FromApi::HealthReport { processor, health } => {
+                self.router.on_health(processor, health, &self.calls, now.us);
+            }
+            FromApi::Drain => {
+                if let Some(api) = self.apis.get_mut(&api) {
+                    api.draining = true;
+                }
+            }
+        }
+    }
+
+    /// A payment that is born from a tombstone has attempts; when none of their calls is open it may be repeated.
+    fn offer_if_born_pinned(&mut self, id: wire::PaymentId) {
+        if let Some(ordinal) = self.ledger.find(id) {
+            self.offer_if_idle(ordinal);
+        }
+    }
+
+    fn offer_if_idle(&mut self, ordinal: Ordinal) {
+        let Some(flight) = self.ledger.flights().get(&ordinal) else {
+            return;
+        };
+        let waits_for_claim = self.claims_until_us.is_some();
+        if !waits_for_claim
+            && !flight
+                .unanswered
+                .iter()
+                .any(|at| self.calls.is_open(flight.processor, *at))
+        {
+            self.ledger.offer_again(ordinal);
+        }
+    }
+
+    fn record(&mut self, record: Record, effects: &mut Effects) {
+        record.encode(&mut effects.records);
+        effects.records_len += 1;
+        self.ledger.apply(&record);
+    }
+
+    // Apis.
+
+    fn on_hello(
+        &mut self,
+        now: Now,
+        api: ApiId,
+        instance: u64,
+        calls_max: u16,
+        held: &[HeldAttempt],
+        effects: &mut Effects,
+    ) {
+        // The same api on a new connection: the old one is dead, whether or not the kernel has said so.
+        let old = self
+            .apis
+            .iter()
+            .find(|(other, known)| known.instance == instance || **other == api);
+        if let Some((&old, _)) = old {
+            self.on_gone(old, effects);
+            if old != api {
+                effects.hang_ups.push(old);
+            }
+        }
+        let fresh = Api {
+            instance,
+            calls_max: usize::from(calls_max),
+            open: 0,
+            draining: false,
+            heard_us: now.us,
+            reported: None,
+        };
+        self.apis.insert(api, fresh);
+        effects.sends.push((api, FromStore::Welcome));
+        effects.notes.push(Note::ApiJoined {
+            api,
+            held: held.len(),
+        });
+        self.claim(now, api, held);
+    }
+
+    /// Calls that this api still waits for are open again.
+    fn claim(&mut self, now: Now, api: ApiId, held: &[HeldAttempt]) {
+        let ages: BTreeMap<AttemptId, u64> = held.iter().map(|held| (held.attempt, held.age_ms)).collect();
+        let mut claimed = Vec::new();
+        let payments = self
+            .ledger
+            .flights()
+            .iter()
+            .map(|(ordinal, flight)| (self.ledger.id(*ordinal), flight));
+        let tombstones = self
+            .ledger
+            .tombstones()
+            .iter()
+            .map(|(id, tombstone)| (*id, &tombstone.flight));
+        for (id, flight) in payments.chain(tombstones) {
+            for attempt in &flight.unanswered {
+                if let Some(age_ms) = ages.get(attempt)
+                    && !self.calls.is_open(flight.processor, *attempt)
+                {
+                    let since_us = now.us.saturating_sub(age_ms.saturating_mul(1000));
+                    claimed.push((flight.processor, *attempt, Call { api, id, since_us }));
+                }
+            }
+        }
+        for (processor, attempt, call) in claimed {
+            self.begin(processor, attempt, call);
+            if let Some(ordinal) = self.ledger.find(call.id) {
+                // Its call is open: it waits for that, not for a repetition.
+                self.ledger.queue.take(ordinal);
+            }
+        }
+    }
+
+    fn on_gone(&mut self, api: ApiId, effects: &mut Effects) {
+        if self.apis.remove(&api).is_none() {
+            return;
+        }
+        let ended = self.calls.end_all_of(api);
+        effects.notes.push(Note::ApiLeft {
+            api,
+            unknown: ended.len(),
+        });
+        for (_, _, call) in ended {
+            if let Some(ordinal) = self.ledger.find(call.id) {
+                self.offer_if_idle(ordinal);
+            }
+        }
+    }
+
+    fn begin(&mut self, processor: Processor, attempt: AttemptId, call: Call) {
+        self.calls.begin(processor, attempt, call);
+        if let Some(api) = self.apis.get_mut(&call.api) {
+            api.open += 1;
+        }
+    }
+
+    // Reports.
+
+    fn on_report(&mut self, now: Now, api: ApiId, report: &Report, effects: &mut Effects) {
+        self.counters.reports[report.processor][outcome_index(report.outcome)] += 1;
+        if let Some(api) = self.apis.get_mut(&api) {
+            api.reported = api.reported.max(Some(report.sequence));
+        }
+        self.end_call(report);
+        self.router.on_report(report, now.us);
+        let subject = self.ledger.subject(report);
+        let records = self.ledger.judge_report(report);
+        self.alarm(report, &records, effects);
+        for record in records {
+            self.record(record, effects);
+        }
+        if let Subject::Payment(ordinal) = subject {
+            self.offer_if_idle(ordinal);
+            if !self.ledger.flights().contains_key(&ordinal) {
+                self.inquired_us.remove(&ordinal);
+            }
+        }
+    }
+
+    fn end_call(&mut self, report: &Report) {
+        if let Some((call, CallKind::Post)) = self.calls.end(report.processor, report.attempt)
+            && let Some(api) = self.apis.get_mut(&call.api)
+        {
+            api.open -= 1;
+        }
+    }
+
+    fn alarm(&mut self, report: &Report, records: &[Record], effects: &mut Effects) {
+        let strange = records.iter().any(|record| {
+            matches!(
+                record,
+                Record::Surprised { .. } | Record::Conflicted { .. } | Record::Died { .. }
+            )
+        });
+        if strange || matches!(report.outcome, Outcome::Refused | Outcome::Misaddressed) {
+            self.counters.alarms += 1;
+            let Report {
+                processor,
+                id,
+                outcome,
+                status,
+                ..
+            } = *report;
+            effects.notes.push(Note::Alarm {
+                processor,
+                id,
+                outcome,
+                status,
+            });
+        }
+    }
+
+    // Dispatch.
+
+    /// Ends a turn: acknowledges reports, drops silent apis, hands out what may go now.
+    pub fn dispatch(&mut self, now: Now, effects: &mut Effects) {
+        self.drop_silent(now, effects);
+        self.end_claims(now);
+        for (&api, known) in &mut self.apis {
+            if let Some(sequence) = known.reported.take() {
+                effects.sends.push((api, FromStore::Acknowledge { sequence }));
+            }
+        }
+        for processor in Processor::BOTH {
+            self.dispatch_bound(now, processor, effects);
+        }
+        self.dispatch_free(now, effects);
+        self.lease_health_calls(now, effects);
+        for (processor, from, to) in self.router.changes(&self.calls, now.us) {
+            let delay_ms = self.router.delay_us(processor) / 1000;
+            let queue_len = self.ledger.balance().queued.count;
+            effects.notes.push(Note::Believed {
+                processor,
+                from,
+                to,
+                delay_ms,
+                queue_len,
+            });
+        }
+    }
+
+    /// When the core wants to be called again if nothing happens, in microseconds from now.
+    #[must_use]
+    pub fn next_call_us(&self) -> u64 {
+        if self.ledger.queue.is_empty() {
+            IDLE_TICK_US
+        } else {
+            DRAIN_TICK_US
+        }
+    }
+
+    fn drop_silent(&mut self, now: Now, effects: &mut Effects) {
+        let is_silent = |known: &Api| now.us.saturating_sub(known.heard_us) > API_SILENCE_MS * 1000;
+        let silent: Vec<ApiId> = self
+            .apis
+            .iter()
+            .filter(|(_, known)| is_silent(known))
+            .map(|(api, _)| *api)
+            .collect();
+        for api in silent {
+            self.on_gone(api, effects);
+            effects.hang_ups.push(api);
+        }
+    }
+
+    fn end_claims(&mut self, now: Now) {
+        if self.claims_until_us.is_some_and(|until| now.us >= until) {
+            self.claims_until_us = None;
+            let adrift: Vec<Ordinal> = self.ledger.flights().keys().copied().collect();
+            for ordinal in adrift {
+                self.offer_if_idle(ordinal);
+            }
+        }
+    }
+
+    fn dispatch_free(&mut self, now: Now, effects: &mut Effects) {
+        while let Some(ordinal) = self.ledger.queue.first_free() {
+            let Route::To(processor) = self.router.route(&self.calls, now.us) else {
+                return;
+            };
+            let Some(api) = self.pick_api() else { return };
+            if !self.router.take_token(now.us) {
+                return;
+            }
+            self.lease(now, ordinal, processor, api, effects);
+        }
+        // Keeps the router's memory of outages true while nothing waits.
+        let _ = self.router.route(&self.calls, now.us);
+    }
+
+    fn dispatch_bound(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
+        while let Some(ordinal) = self.ledger.queue.first_bound(processor) {
+            let surprised = self
+                .ledger
+                .flights()
+                .get(&ordinal)
+                .is_some_and(|flight| flight.surprised);
+            if surprised || !self.router.admits(processor, &self.calls, now.us) {
+                break;
+            }
+            let Some(api) = self.pick_api() else { return };
+            if !self.router.take_token(now.us) {
+                return;
+            }
+            self.lease(now, ordinal, processor, api, effects);
+        }
+        self.inquire(now, processor, effects);
+    }
+
+    fn lease(&mut self, now: Now, ordinal: Ordinal, processor: Processor, api: ApiId, effects: &mut Effects) {
+        let (intended, fresh) = self.ledger.intend(ordinal, processor, now.wall_ms);
+        let Record::Intended {
+            attempt,
+            requested_at,
+            ..
+        } = intended
+        else {
+            unreachable!("an intent is an intent")
+        };
+        self.record(intended, effects);
+        let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
+        self.begin(
+            processor,
+            attempt,
+            Call {
+                api,
+                id,
+                since_us: now.us,
+            },
+        );
+        self.router.on_dispatch(processor, now.us);
+        self.counters.leases[processor] += 1;
+        let kind = CallKind::Post;
+        let lease = Lease {
+            attempt,
+            id,
+            cents,
+            processor,
+            requested_at,
+            kind,
+            fresh,
+        };
+        effects.sends.push((api, FromStore::Lease(lease)));
+    }
+
+    /// Asks what became of payments that are pinned to a processor which does not take posts now: `GET` has neither
+    /// its delay nor its failure flag (CONTRACT section 2). A surprised payment is only ever asked for.
+    fn inquire(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
+        if self.ledger.queue.bound_len(processor) == 0 {
+            return;
+        }
+        let room = INQUIRIES_MAX.saturating_sub(self.calls.inquiries_len(processor));
+        let due = |last: &u64| now.us >= last + INQUIRY_INTERVAL_MS * 1000;
+        let pinned = self.ledger.flights().iter().filter(|(ordinal, flight)| {
+            flight.processor == processor
+                && self.inquired_us.get(ordinal).is_none_or(due)
+                && !flight
+                    .unanswered
+                    .iter()
+                    .any(|at| self.calls.is_open(processor, *at))
+        });
+        let chosen: Vec<(Ordinal, wire::Timestamp)> = pinned
+            .map(|(ordinal, flight)| (*ordinal, flight.requested_at))
+            .take(room)
+            .collect();
+        for (ordinal, requested_at) in chosen {
+            let Some(api) = self.pick_api() else { return };
+            let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
+            let attempt = self.calls.begin_inquiry(
+                processor,
+                Call {
+                    api,
+                    id,
+                    since_us: now.us,
+                },
+            );
+            self.inquired_us.insert(ordinal, now.us);
+            self.counters.inquiries[processor] += 1;
+            let lease = Lease {
+                attempt,
+                id,
+                cents,
+                processor,
+                requested_at,
+                kind: CallKind::Get,
+                fresh: false,
+            };
+            effects.sends.push((api, FromStore::Lease(lease)));
+        }
+    }
+
+    /// The api with the fewest open calls that can carry one more.
+    fn pick_api(&self) -> Option<ApiId> {
+        self.apis
+            .iter()
+            .filter(|(_, api)| !api.draining && api.open < api.calls_max)
+            .min_by_key(|(_, api)| api.open)
+            .map(|(api, _)| *api)
+    }
+
+    fn lease_health_calls(&mut self, now: Now, effects: &mut Effects) {
+        let Some(api) = self.pick_api() else { return };
+        while let Some(processor) = self.router.take_health_call(now.us) {
+            self.counters.health_calls[processor] += 1;
+            effects.sends.push((api, FromStore::HealthLease { processor }));
+        }
+    }
+}

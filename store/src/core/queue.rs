@@ -1,0 +1,128 @@
+//! The payments that wait for a dispatch, oldest accepted first.
+//!
+//! Payments are numbered as they are accepted, so the queue of those that were never touched is a cursor, not a list:
+//! everything from `untouched` up. What comes back from a processor stands in `free` again, before them, because its
+//! number is smaller. A payment that only one processor may get stands in that one's `bound`.
+
+use std::collections::BTreeSet;
+use wire::{PerProcessor, Processor};
+
+/// Numbers the payments since the last purge, in the order in which they were accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ordinal(pub u32);
+
+/// Which payments wait. It knows nothing about them but their order.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// All payments from here to `end` wait and were never touched.
+    untouched: u32,
+    end: u32,
+    free: BTreeSet<u32>,
+    bound: PerProcessor<BTreeSet<u32>>,
+}
+
+impl Queue {
+    /// Puts the next payment at the end.
+    pub fn push(&mut self, ordinal: Ordinal) {
+        assert_eq!(ordinal.0, self.end, "payments are numbered without a gap");
+        self.end += 1;
+    }
+
+    /// Puts a payment that was dispatched before back to where its age says.
+    pub fn put_back(&mut self, ordinal: Ordinal) {
+        assert!(ordinal.0 < self.untouched, "only what was taken comes back");
+        self.free.insert(ordinal.0);
+    }
+
+    /// Puts a payment where only `processor` gets it.
+    pub fn bind(&mut self, ordinal: Ordinal, processor: Processor) {
+        assert!(ordinal.0 < self.untouched, "only what was taken is bound");
+        self.bound[processor].insert(ordinal.0);
+    }
+
+    /// Takes a payment out, wherever it waits. True when it did.
+    pub fn take(&mut self, ordinal: Ordinal) -> bool {
+        let number = ordinal.0;
+        if number >= self.untouched {
+            if number >= self.end {
+                return false;
+            }
+            self.free.extend(self.untouched..number);
+            self.untouched = number + 1;
+            return true;
+        }
+        self.free.remove(&number)
+            || Processor::BOTH
+                .into_iter()
+                .any(|processor| self.bound[processor].remove(&number))
+    }
+
+    /// The oldest payment that may go to either processor.
+    #[must_use]
+    pub fn first_free(&self) -> Option<Ordinal> {
+        let untouched = (self.untouched < self.end).then_some(self.untouched);
+        self.free.first().copied().or(untouched).map(Ordinal)
+    }
+
+    /// The oldest payment that may only go to `processor`.
+    #[must_use]
+    pub fn first_bound(&self, processor: Processor) -> Option<Ordinal> {
+        self.bound[processor].first().copied().map(Ordinal)
+    }
+
+    /// How many may go to either processor.
+    #[must_use]
+    pub fn free_len(&self) -> usize {
+        self.free.len() + (self.end - self.untouched) as usize
+    }
+
+    /// How many may only go to `processor`.
+    #[must_use]
+    pub fn bound_len(&self, processor: Processor) -> usize {
+        self.bound[processor].len()
+    }
+
+    /// True when nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.free_len() == 0
+            && Processor::BOTH
+                .into_iter()
+                .all(|processor| self.bound[processor].is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_back_goes_before_what_is_younger() {
+        let mut queue = Queue::default();
+        for number in 0..5 {
+            queue.push(Ordinal(number));
+        }
+        for number in 0..3 {
+            assert_eq!(queue.first_free(), Some(Ordinal(number)));
+            assert!(queue.take(Ordinal(number)));
+        }
+        queue.put_back(Ordinal(1));
+        assert_eq!((queue.first_free(), queue.free_len()), (Some(Ordinal(1)), 3));
+        queue.bind(Ordinal(0), Processor::Fallback);
+        assert_eq!(queue.first_bound(Processor::Fallback), Some(Ordinal(0)));
+        assert_eq!(queue.first_bound(Processor::Default), None);
+        assert!(queue.take(Ordinal(0)) && !queue.take(Ordinal(0)));
+    }
+
+    #[test]
+    fn taking_from_the_middle_leaves_the_older_ones_in_place() {
+        let mut queue = Queue::default();
+        for number in 0..4 {
+            queue.push(Ordinal(number));
+        }
+        assert!(queue.take(Ordinal(2)));
+        assert_eq!(queue.free_len(), 3);
+        assert_eq!(queue.first_free(), Some(Ordinal(0)));
+        assert!(!queue.take(Ordinal(2)) && !queue.take(Ordinal(4)));
+    }
+}

@@ -1,0 +1,369 @@
+//! What each processor charged inside a window of `requestedAt`: exact, in cents, in O(log n), whatever the order in
+//! which charges become known.
+//!
+//! Only the store issues `requestedAt`, and it never goes back. So the entries, one for each time that was issued,
+//! are sorted as they are made, and a charge only marks its entry. Entries lie in blocks of [`BLOCK_LEN`]; a Fenwick
+//! tree over the blocks holds count and cents of what is charged in each. A window is two prefix sums; a prefix is a
+//! walk over the tree and the part of one block. Marking is one walk.
+//!
+//! ```text
+//!   issued   | R0 R1 .. R31 | R32 ..   R63 | R64 ..  |     sorted by R, 16 bytes each
+//!   blocks   |   tree[0]    |    tree[1]   | tree[2] |     48 bytes each, 1.5 for an entry
+//! ```
+//!
+//! A time that we did not issue in this order (a row adopted from a processor, a payment born from a tombstone) goes
+//! into a sorted list beside it, which is searched linearly: it is as long as there are such rows, normally empty.
+
+use super::chunked::Chunked;
+use wire::frame::Totals;
+use wire::{Bounds, Cents, PerProcessor, Processor, Timestamp};
+
+/// Entries in a block: what a prefix may have to walk, 512 bytes.
+const BLOCK_LEN: usize = 32;
+
+/// Names one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub u32);
+
+/// One issued time, and what was charged under it.
+#[derive(Debug)]
+struct Entry {
+    /// Milliseconds since 1970, below the two bits that say who charged it.
+    packed: u64,
+    cents: i64,
+}
+
+const TIME_BITS: u32 = 62;
+
+impl Entry {
+    fn requested_at_ms(&self) -> u64 {
+        self.packed & ((1 << TIME_BITS) - 1)
+    }
+
+    fn charged_by(&self) -> Option<Processor> {
+        match self.packed >> TIME_BITS {
+            0 => None,
+            1 => Some(Processor::Default),
+            _ => Some(Processor::Fallback),
+        }
+    }
+}
+
+/// A charge whose time stands outside the order of issue.
+#[derive(Debug)]
+struct Foreign {
+    requested_at: Timestamp,
+    processor: Processor,
+    cents: Cents,
+}
+
+/// The index of all charges by time.
+#[derive(Debug, Default)]
+pub struct Summary {
+    issued: Chunked<Entry>,
+    tree: Fenwick,
+    foreign: Vec<Foreign>,
+}
+
+impl Summary {
+    /// Takes note of an issued time, which must not be before the last one.
+    ///
+    /// # Panics
+    /// When time goes back: then the order that every window rests on is gone (invariant 20).
+    pub fn issue(&mut self, requested_at: Timestamp) -> Slot {
+        let ms = requested_at.as_ms();
+        assert_eq!(
+            Timestamp::from_ms(ms),
+            requested_at,
+            "requestedAt is whole milliseconds"
+        );
+        let last = self.issued.last().map_or(0, Entry::requested_at_ms);
+        assert!(ms >= last, "requestedAt went back from {last} to {ms}");
+        let slot =
+            Slot(u32::try_from(self.issued.len()).expect("fewer than 2^32 attempts between two purges"));
+        if self.issued.len().is_multiple_of(BLOCK_LEN) {
+            self.tree.push();
+        }
+        self.issued.push(Entry { packed: ms, cents: 0 });
+        slot
+    }
+
+    /// The time of an entry.
+    #[must_use]
+    pub fn requested_at(&self, slot: Slot) -> Timestamp {
+        Timestamp::from_ms(self.issued[slot.0 as usize].requested_at_ms())
+    }
+
+    /// Marks an entry as charged.
+    ///
+    /// # Panics
+    /// When it is charged already: charged is final (invariant 7).
+    pub fn charge(&mut self, slot: Slot, processor: Processor, cents: Cents) {
+        let at = slot.0 as usize;
+        let entry = &mut self.issued[at];
+        assert_eq!(entry.charged_by(), None, "an entry is charged once");
+        entry.packed |= (processor as u64 + 1) << TIME_BITS;
+        entry.cents = cents.0;
+        self.tree.add(at / BLOCK_LEN, processor, cents);
+    }
+
+    /// Counts a charge under a time that stands outside the order of issue.
+    pub fn charge_foreign(&mut self, requested_at: Timestamp, processor: Processor, cents: Cents) {
+        let at = self
+            .foreign
+            .partition_point(|other| other.requested_at <= requested_at);
+        self.foreign.insert(
+            at,
+            Foreign {
+                requested_at,
+                processor,
+                cents,
+            },
+        );
+    }
+
+    /// Count and sum of each processor's charges inside the window, both ends included.
+    #[must_use]
+    pub fn window(&self, bounds: Bounds) -> PerProcessor<Totals> {
+        let mut totals = PerProcessor::default();
+        if let (Some(from), Some(to)) = (bounds.from, bounds.to)
+            && from > to
+        {
+            return totals;
+        }
+        let end = bounds
+            .to
+            .map_or(self.issued.len(), |to| self.partition(|time| time <= to));
+        let start = bounds.from.map_or(0, |from| self.partition(|time| time < from));
+        let (upper, lower) = (self.prefix(end), self.prefix(start));
+        for processor in Processor::BOTH {
+            totals[processor] = Totals {
+                count: upper[processor].count - lower[processor].count,
+                cents: Cents(upper[processor].cents.0 - lower[processor].cents.0),
+            };
+        }
+        for foreign in self
+            .foreign
+            .iter()
+            .filter(|foreign| bounds.contains(foreign.requested_at))
+        {
+            add(&mut totals[foreign.processor], foreign.cents);
+        }
+        totals
+    }
+
+    /// How many entries there are, charged or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.issued.len()
+    }
+
+    /// True before the first entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.issued.is_empty()
+    }
+
+    /// The first entry for which `before` does not hold.
+    fn partition(&self, before: impl Fn(Timestamp) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.issued.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if before(Timestamp::from_ms(self.issued[middle].requested_at_ms())) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// What is charged among the first `len` entries.
+    fn prefix(&self, len: usize) -> PerProcessor<Totals> {
+        let block = len / BLOCK_LEN;
+        let mut totals = self.tree.prefix(block);
+        for at in block * BLOCK_LEN..len {
+            let entry = &self.issued[at];
+            if let Some(processor) = entry.charged_by() {
+                add(&mut totals[processor], Cents(entry.cents));
+            }
+        }
+        totals
+    }
+}
+
+fn add(totals: &mut Totals, cents: Cents) {
+    totals.count += 1;
+    totals.cents.0 += cents.0;
+}
+
+/// A Fenwick tree (P. Fenwick, 1994) of totals, which grows at its end.
+#[derive(Debug, Default)]
+struct Fenwick {
+    nodes: Chunked<Node>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Node {
+    totals: PerProcessor<Totals>,
+}
+
+impl Fenwick {
+    /// Appends a block of nothing. Its node covers the blocks before it that its index says, so it starts as their sum.
+    fn push(&mut self) {
+        let index = self.nodes.len() + 1;
+        let mut totals = PerProcessor::<Totals>::default();
+        let mut child = index - 1;
+        while child > index - lowest_bit(index) {
+            plus(&mut totals, &self.nodes[child - 1].totals);
+            child -= lowest_bit(child);
+        }
+        self.nodes.push(Node { totals });
+    }
+
+    fn add(&mut self, block: usize, processor: Processor, cents: Cents) {
+        let mut index = block + 1;
+        while index <= self.nodes.len() {
+            add(&mut self.nodes[index - 1].totals[processor], cents);
+            index += lowest_bit(index);
+        }
+    }
+
+    /// The sum of the first `len` blocks.
+    fn prefix(&self, len: usize) -> PerProcessor<Totals> {
+        let mut totals = PerProcessor::default();
+        let mut index = len;
+        while index > 0 {
+            plus(&mut totals, &self.nodes[index - 1].totals);
+            index -= lowest_bit(index);
+        }
+        totals
+    }
+}
+
+fn lowest_bit(index: usize) -> usize {
+    index & index.wrapping_neg()
+}
+
+fn plus(sum: &mut PerProcessor<Totals>, more: &PerProcessor<Totals>) {
+    for processor in Processor::BOTH {
+        sum[processor].count += more[processor].count;
+        sum[processor].cents.0 += more[processor].cents.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The same, as a list that is searched whole.
+    fn naive(rows: &[(u64, Option<(Processor, i64)>)], bounds: Bounds) -> PerProcessor<Totals> {
+        let mut totals = PerProcessor::default();
+        for (ms, charge) in rows {
+            if let Some((processor, cents)) = charge
+                && bounds.contains(Timestamp::from_ms(*ms))
+            {
+                add(&mut totals[*processor], Cents(*cents));
+            }
+        }
+        totals
+    }
+
+    proptest! {
+        #[test]
+        fn any_window_is_exact_in_whatever_order_charges_come(
+            steps in proptest::collection::vec(0_u64..3, 1..400),
+            charges in proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>(), 1_i64..1000), 0..500),
+            windows in proptest::collection::vec((0_u64..500, 0_u64..500, any::<bool>(), any::<bool>()), 1..20),
+        ) {
+            let mut summary = Summary::default();
+            let mut rows = Vec::new();
+            let mut ms = 0;
+            for step in steps {
+                ms += step;
+                let slot = summary.issue(Timestamp::from_ms(ms));
+                prop_assert_eq!(slot, Slot(u32::try_from(rows.len()).unwrap()));
+                rows.push((ms, None));
+            }
+            for (at, fallback, cents) in charges {
+                let at = at.index(rows.len());
+                if rows[at].1.is_none() {
+                    let processor = if fallback { Processor::Fallback } else { Processor::Default };
+                    summary.charge(Slot(u32::try_from(at).unwrap()), processor, Cents(cents));
+                    rows[at].1 = Some((processor, cents));
+                }
+            }
+            for (from, to, no_from, no_to) in windows {
+                let bounds = Bounds {
+                    from: (!no_from).then_some(Timestamp::from_ms(from)),
+                    to: (!no_to).then_some(Timestamp::from_ms(to)),
+                };
+                prop_assert_eq!(summary.window(bounds), naive(&rows, bounds));
+            }
+        }
+
+        #[test]
+        fn entries_made_after_charges_count_as_well(rounds in proptest::collection::vec((1_usize..50, 0_usize..50), 1..20)) {
+            let mut summary = Summary::default();
+            let mut rows: Vec<(u64, Option<(Processor, i64)>)> = Vec::new();
+            for (issue, charge) in rounds {
+                for _ in 0..issue {
+                    let ms = rows.len() as u64;
+                    summary.issue(Timestamp::from_ms(ms));
+                    rows.push((ms, None));
+                }
+                for at in 0..charge.min(rows.len()) {
+                    if rows[at].1.is_none() {
+                        summary.charge(Slot(u32::try_from(at).unwrap()), Processor::Default, Cents(7));
+                        rows[at].1 = Some((Processor::Default, 7));
+                    }
+                }
+                prop_assert_eq!(summary.window(Bounds::default()), naive(&rows, Bounds::default()));
+            }
+        }
+    }
+
+    #[test]
+    fn both_ends_are_inside_and_a_reversed_window_is_empty() {
+        let mut summary = Summary::default();
+        for ms in [10, 20, 30] {
+            let slot = summary.issue(Timestamp::from_ms(ms));
+            summary.charge(slot, Processor::Default, Cents(100));
+        }
+        let window = |from, to| {
+            let bounds = Bounds {
+                from: Some(Timestamp::from_ms(from)),
+                to: Some(Timestamp::from_ms(to)),
+            };
+            summary.window(bounds)[Processor::Default].count
+        };
+        assert_eq!(window(10, 30), 3);
+        assert_eq!(window(20, 20), 1);
+        assert_eq!(window(11, 29), 1);
+        assert_eq!(window(30, 10), 0);
+    }
+
+    #[test]
+    fn a_row_adopted_from_a_processor_counts_under_its_own_time() {
+        let mut summary = Summary::default();
+        summary.issue(Timestamp::from_ms(50));
+        summary.charge_foreign(Timestamp(20_000_500), Processor::Fallback, Cents(9));
+        summary.charge_foreign(Timestamp(10_000), Processor::Fallback, Cents(5));
+        let bounds = Bounds {
+            from: Some(Timestamp(20_000_500)),
+            to: None,
+        };
+        assert_eq!(
+            summary.window(bounds)[Processor::Fallback],
+            Totals {
+                count: 1,
+                cents: Cents(9)
+            }
+        );
+        assert_eq!(
+            summary.window(Bounds::default())[Processor::Fallback].cents,
+            Cents(14)
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! The store's metrics. Counting happens in the core, as plain numbers; here they get names.
+
+use crate::core::router::State;
+use crate::core::{Core, OUTCOME_NAMES};
+use crate::log::Log;
+use wire::Processor;
+use wire::metrics::{Sample, Snapshot, plain};
+
+/// Everything about the store that a dashboard wants, at this moment.
+#[must_use]
+pub fn render(core: &Core, log: &Log) -> String {
+    let mut snapshot = Snapshot::default();
+    count(&mut snapshot, core, log);
+    measure(&mut snapshot, core, log);
+    snapshot.render("store")
+}
+
+fn count(snapshot: &mut Snapshot, core: &Core, log: &Log) {
+    let counters = core.counters();
+    let kinds = ["recorded", "duplicate", "mismatch", "full"]
+        .into_iter()
+        .zip(counters.accepts);
+    let accepts = kinds
+        .map(|(kind, count)| (vec![("as", kind.to_owned())], count))
+        .collect();
+    snapshot.counter("accepts", "Accepts by what became of them", accepts);
+    snapshot.counter("leases", "Attempts handed to apis", each(|p| counters.leases[p]));
+    snapshot.counter(
+        "inquiries",
+        "GETs about pinned payments",
+        each(|p| counters.inquiries[p]),
+    );
+    snapshot.counter(
+        "health_calls",
+        "Health calls handed to apis",
+        each(|p| counters.health_calls[p]),
+    );
+    let reports = Processor::BOTH.into_iter().flat_map(|processor| {
+        let kinds = OUTCOME_NAMES.into_iter().zip(counters.reports[processor]);
+        kinds.map(move |(kind, count)| {
+            (
+                vec![
+                    ("processor", processor.name().to_owned()),
+                    ("outcome", kind.to_owned()),
+                ],
+                count,
+            )
+        })
+    });
+    snapshot.counter("reports", "What apis reported of attempts", reports.collect());
+    snapshot.counter("purges", "Purges", plain(counters.purges));
+    snapshot.counter(
+        "alarms",
+        "Answers that people should look at",
+        plain(counters.alarms),
+    );
+    snapshot.counter(
+        "log_records",
+        "Records appended since the log began",
+        plain(log.appended()),
+    );
+}
+
+fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
+    let balance = core.ledger().balance();
+    let standings = [
+        ("queued", balance.queued),
+        ("in_flight", balance.in_flight),
+        ("charged_default", balance.charged[Processor::Default]),
+        ("charged_fallback", balance.charged[Processor::Fallback]),
+        ("dead_letter", balance.dead),
+    ];
+    let by_standing = |value: &dyn Fn(&wire::frame::Totals) -> u64| -> Vec<Sample> {
+        standings
+            .iter()
+            .map(|(name, totals)| (vec![("standing", (*name).to_owned())], value(totals)))
+            .collect()
+    };
+    let counts = by_standing(&|totals| totals.count);
+    snapshot.gauge(
+        "payments",
+        "Payments since the last purge, by where they stand",
+        counts,
+    );
+    let sums = by_standing(&|totals| totals.cents.0.unsigned_abs());
+    snapshot.gauge("payments_cents", "Their sums in cents", sums);
+    snapshot.gauge(
+        "conflicts",
+        "Payments whose evidence contradicts itself",
+        plain(core.ledger().conflicts()),
+    );
+    let tombstones = core.ledger().tombstones().len() as u64;
+    snapshot.gauge(
+        "tombstones",
+        "Payments that a purge left without an answer",
+        plain(tombstones),
+    );
+    snapshot.gauge(
+        "open_calls",
+        "Calls that are out",
+        each(|p| core.calls().open_len(p) as u64),
+    );
+    snapshot.gauge(
+        "delay_us",
+        "The delay that the router believes in",
+        each(|p| core.router().delay_us(p)),
+    );
+    let states = each(|p| match core.router().shown(p) {
+        State::Usable => 0,
+        State::Stalled => 1,
+        State::Slow => 2,
+        State::Failing => 3,
+    });
+    snapshot.gauge(
+        "processor_state",
+        "The router's belief: 0 usable, 1 stalled, 2 slow, 3 failing",
+        states,
+    );
+    snapshot.gauge("apis", "Connected apis", plain(core.apis_len() as u64));
+    let unflushed = log.appended().saturating_sub(log.durable());
+    snapshot.gauge(
+        "log_records_unflushed",
+        "Records that a power loss would take",
+        plain(unflushed),
+    );
+}
+
+fn each(value: impl Fn(Processor) -> u64) -> Vec<Sample> {
+    Processor::BOTH
+        .map(|p| (vec![("processor", p.name().to_owned())], value(p)))
+        .to_vec()
+}

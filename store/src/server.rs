@@ -1,0 +1,350 @@
+//! The store's loop: one thread, one epoll, one turn after the other, as Redis does it.
+//!
+//! A turn takes all frames that have come, lets the core decide about each, appends what it recorded with one write,
+//! and then sends. Batches form by themselves under load and cost nothing without it. What a turn says is held until
+//! [`Log::settled`] has reached the turn's last record; in mode `process` that is at once.
+//!
+//! Bounds: a connection is read in blocks of [`READ_BYTES`], and not at all while [`TX_BYTES_PAUSE`] of answers wait for
+//! it, so that an api which does not read stops being served and costs nothing else; [`CONNECTIONS_MAX`] connections.
+
+use crate::core::{ApiId, Core, Effects, Event, Now};
+use crate::log::frame::Sequence;
+use crate::log::{self, Log};
+use crate::metrics;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signalfd::SignalFd;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use wire::frame::{self, FRAME_BYTES_MAX, FromApi, FromStore, Message};
+
+/// One read of one connection: as much as the longest frame.
+const READ_BYTES: usize = FRAME_BYTES_MAX + 4;
+
+/// With so many bytes of answers waiting a connection is not read.
+const TX_BYTES_PAUSE: usize = 1 << 20;
+
+/// Apis, health checks and operators together.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Events taken from the kernel at once; more wait for the next turn.
+const EVENTS_MAX: usize = 64;
+
+const TOKEN_LISTENER: u64 = 0;
+const TOKEN_SIGNAL: u64 = 1;
+const TOKEN_FLUSHED: u64 = 2;
+const TOKEN_FIRST_CONNECTION: u64 = 16;
+
+/// Where the core's clocks come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self {
+            started: Instant::now(),
+        }
+    }
+
+    /// The present.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(0),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    rx: Vec<u8>,
+    tx: Vec<u8>,
+    interest: EpollFlags,
+}
+
+/// The store with its sockets.
+#[derive(Debug)]
+pub struct Server {
+    core: Core,
+    log: Log,
+    clock: Clock,
+    listener: UnixListener,
+    epoll: Epoll,
+    connections: BTreeMap<u64, Connection>,
+    next_token: u64,
+    /// What was decided and may not be said yet, with the record that it waits for.
+    held: VecDeque<(Sequence, Vec<(ApiId, FromStore)>)>,
+    effects: Effects,
+    block: Box<[u8]>,
+}
+
+impl Server {
+    /// Puts the store together. `listener` is non-blocking.
+    ///
+    /// # Errors
+    /// When the kernel has no epoll for us.
+    pub fn new(core: Core, log: Log, clock: Clock, listener: UnixListener) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
+        if let Some(flushed) = log.flushed() {
+            epoll.add(flushed, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_FLUSHED))?;
+        }
+        Ok(Self {
+            core,
+            log,
+            clock,
+            listener,
+            epoll,
+            connections: BTreeMap::new(),
+            next_token: TOKEN_FIRST_CONNECTION,
+            held: VecDeque::new(),
+            effects: Effects::default(),
+            block: vec![0; READ_BYTES].into_boxed_slice(),
+        })
+    }
+
+    /// Serves until a signal arrives at `signals`; then everything recorded is flushed and said.
+    ///
+    /// # Errors
+    /// When the kernel fails us. An error of the log ends the process instead.
+    pub fn run(&mut self, signals: &SignalFd) -> io::Result<()> {
+        self.epoll.add(
+            signals.as_fd(),
+            EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_SIGNAL),
+        )?;
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        loop {
+            let count = self.wait(&mut events)?;
+            let now = self.clock.now();
+            for event in &events[..count] {
+                match event.data() {
+                    TOKEN_LISTENER => self.accept(),
+                    TOKEN_SIGNAL => return self.finish(),
+                    TOKEN_FLUSHED => {
+                        // Only resets the counter: what matters is Log::settled.
+                        let _ = self.log.flushed().map(nix::sys::eventfd::EventFd::read);
+                    }
+                    token => self.on_ready(token, event.events(), now),
+                }
+            }
+            self.end_turn(now);
+        }
+    }
+
+    fn wait(&self, events: &mut [EpollEvent]) -> io::Result<usize> {
+        let timeout_ms = self.core.next_call_us().div_ceil(1000);
+        let timeout =
+            EpollTimeout::try_from(i32::try_from(timeout_ms).unwrap_or(i32::MAX)).expect("not negative");
+        match self.epoll.wait(events, timeout) {
+            Err(nix::errno::Errno::EINTR) => Ok(0),
+            waited => Ok(waited?),
+        }
+    }
+
+    // One turn.
+
+    fn end_turn(&mut self, now: Now) {
+        self.core.dispatch(now, &mut self.effects);
+        self.commit();
+        self.release();
+        self.flush_connections();
+    }
+
+    /// Gives the turn's records to the log and queues what the turn says behind them.
+    fn commit(&mut self) {
+        let effects = &mut self.effects;
+        if effects.records_len > 0 {
+            if let Err(error) = self.log.append(&effects.records, effects.records_len) {
+                log::end_process("append", &error);
+            }
+            effects.records.clear();
+            effects.records_len = 0;
+        }
+        for note in effects.notes.drain(..) {
+            tracing::info!("{note}");
+        }
+        if !effects.sends.is_empty() {
+            self.held
+                .push_back((self.log.appended(), std::mem::take(&mut effects.sends)));
+        }
+        for ApiId(token) in std::mem::take(&mut self.effects.hang_ups) {
+            self.close(token);
+        }
+    }
+
+    /// Says what the log allows by now.
+    fn release(&mut self) {
+        let settled = self.log.settled();
+        while self
+            .held
+            .front()
+            .is_some_and(|(sequence, _)| *sequence <= settled)
+        {
+            let Some((_, sends)) = self.held.pop_front() else {
+                return;
+            };
+            for (ApiId(token), message) in sends {
+                let Some(connection) = self.connections.get_mut(&token) else {
+                    continue;
+                };
+                match message {
+                    FromStore::Metrics { request, .. } => {
+                        let text = metrics::render(&self.core, &self.log);
+                        FromStore::Metrics { request, text }.encode(&mut connection.tx);
+                    }
+                    message => message.encode(&mut connection.tx),
+                }
+            }
+        }
+    }
+
+    fn flush_connections(&mut self) {
+        let mut broken = Vec::new();
+        for (&token, connection) in &mut self.connections {
+            if !connection.tx.is_empty() && !connection.write() {
+                broken.push(token);
+                continue;
+            }
+            let mut wanted = EpollFlags::empty();
+            wanted.set(EpollFlags::EPOLLIN, connection.tx.len() < TX_BYTES_PAUSE);
+            wanted.set(EpollFlags::EPOLLOUT, !connection.tx.is_empty());
+            if wanted != connection.interest {
+                connection.interest = wanted;
+                let mut event = EpollEvent::new(wanted, token);
+                if self.epoll.modify(&connection.stream, &mut event).is_err() {
+                    broken.push(token);
+                }
+            }
+        }
+        for token in broken {
+            self.end(token);
+        }
+    }
+
+    // Connections.
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.connections.len() >= CONNECTIONS_MAX || stream.set_nonblocking(true).is_err() {
+                tracing::warn!("a connection was turned away: {CONNECTIONS_MAX} are open");
+                continue;
+            }
+            let token = self.next_token;
+            self.next_token += 1;
+            let interest = EpollFlags::EPOLLIN;
+            if self.epoll.add(&stream, EpollEvent::new(interest, token)).is_ok() {
+                let connection = Connection {
+                    stream,
+                    rx: Vec::new(),
+                    tx: Vec::new(),
+                    interest,
+                };
+                self.connections.insert(token, connection);
+            }
+        }
+    }
+
+    fn on_ready(&mut self, token: u64, ready: EpollFlags, now: Now) {
+        let may_read = ready.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+        if may_read && !self.read(token, now) {
+            self.end(token);
+        }
+    }
+
+    /// Reads once and takes in every whole frame. False when the connection has ended or broke the protocol.
+    fn read(&mut self, token: u64, now: Now) -> bool {
+        let Some(connection) = self.connections.get_mut(&token) else {
+            return true;
+        };
+        let read = match connection.stream.read(&mut self.block) {
+            Ok(0) => return false,
+            Ok(read) => read,
+            Err(error) => {
+                return matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                );
+            }
+        };
+        // Nearly always whole frames come: then nothing is copied.
+        let mut rx = std::mem::take(&mut connection.rx);
+        let bytes = if rx.is_empty() {
+            &self.block[..read]
+        } else {
+            rx.extend_from_slice(&self.block[..read]);
+            &rx[..]
+        };
+        let mut used = 0;
+        loop {
+            match frame::decode::<FromApi>(&bytes[used..]) {
+                Ok(Some((message, len))) => {
+                    used += len;
+                    self.core
+                        .step(now, Event::Frame(ApiId(token), message), &mut self.effects);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!("connection {token} is closed: {error}");
+                    return false;
+                }
+            }
+        }
+        let rest = bytes[used..].to_vec();
+        connection.rx = rest;
+        true
+    }
+
+    /// The peer is gone.
+    fn end(&mut self, token: u64) {
+        self.core
+            .step(self.clock.now(), Event::Gone(ApiId(token)), &mut self.effects);
+        self.close(token);
+    }
+
+    fn close(&mut self, token: u64) {
+        if let Some(mut connection) = self.connections.remove(&token) {
+            let _ = connection.write();
+            let _ = self.epoll.delete(&connection.stream);
+        }
+    }
+
+    /// The orderly end: nothing new is read, everything decided is flushed and said.
+    fn finish(&mut self) -> io::Result<()> {
+        tracing::info!("draining");
+        self.commit();
+        self.log.finish();
+        self.release();
+        for connection in self.connections.values_mut() {
+            // The little that is left fits into the socket's buffer or belongs to a peer that does not read.
+            let _ = connection.write();
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Writes what waits, as far as the peer takes it. False when it takes nothing any more.
+    fn write(&mut self) -> bool {
+        let mut written = 0;
+        while written < self.tx.len() {
+            match self.stream.write(&self.tx[written..]) {
+                Ok(0) => return false,
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => return false,
+            }
+        }
+        self.tx.drain(..written);
+        true
+    }
+}

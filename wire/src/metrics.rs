@@ -1,0 +1,119 @@
+//! Metrics as Prometheus text (the OpenMetrics form). Processes count in plain numbers where the work is done; a
+//! [`Snapshot`] gives them names when somebody asks.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::fmt;
+
+/// The last line of every text.
+const END: &str = "# EOF\n";
+
+/// One number with its labels.
+pub type Sample = (Vec<(&'static str, String)>, u64);
+
+/// All numbers of a process at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    counters: Vec<Family>,
+    gauges: Vec<Family>,
+}
+
+#[derive(Clone, Debug)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    samples: Vec<Sample>,
+}
+
+impl Snapshot {
+    /// Adds numbers that only grow.
+    pub fn counter(&mut self, name: &'static str, help: &'static str, samples: Vec<Sample>) {
+        self.counters.push(Family { name, help, samples });
+    }
+
+    /// Adds numbers that go up and down.
+    pub fn gauge(&mut self, name: &'static str, help: &'static str, samples: Vec<Sample>) {
+        self.gauges.push(Family { name, help, samples });
+    }
+
+    /// The text, with `prefix` before every name.
+    ///
+    /// # Panics
+    /// Never: a string takes any text.
+    #[must_use]
+    pub fn render(self, prefix: &str) -> String {
+        let mut registry = Registry::with_prefix(prefix);
+        registry.register_collector(Box::new(self));
+        let mut text = String::with_capacity(8 * 1024);
+        text::encode(&mut text, &registry).expect("a string takes any text");
+        text
+    }
+}
+
+/// A number without labels.
+#[must_use]
+pub fn plain(value: u64) -> Vec<Sample> {
+    vec![(Vec::new(), value)]
+}
+
+/// One text of several, as one process serves them: the end is said once.
+#[must_use]
+pub fn join(texts: &[&str]) -> String {
+    let mut joined: String = texts
+        .iter()
+        .map(|text| text.strip_suffix(END).unwrap_or(text))
+        .collect();
+    joined.push_str(END);
+    joined
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for family in &self.counters {
+            let kind = ConstCounter::new(0_u64).metric_type();
+            let mut encoder = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+            for (labels, value) in &family.samples {
+                let counter = ConstCounter::new(*value);
+                if labels.is_empty() {
+                    counter.encode(encoder)?
+                } else {
+                    counter.encode(encoder.encode_family(labels)?)?
+                }
+            }
+        }
+        for family in &self.gauges {
+            let kind = ConstGauge::new(0_i64).metric_type();
+            let mut encoder = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+            for (labels, value) in &family.samples {
+                let value = i64::try_from(*value).unwrap_or(i64::MAX);
+                ConstGauge::new(value).encode(encoder.encode_family(labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_reads_as_prometheus_text() {
+        let mut snapshot = Snapshot::default();
+        snapshot.counter(
+            "requests",
+            "Requests",
+            vec![(vec![("status", "202".to_owned())], 3)],
+        );
+        snapshot.gauge("connections", "Connections", plain(7));
+        let text = snapshot.render("api");
+        assert!(text.contains("api_requests_total{status=\"202\"} 3\n"), "{text}");
+        assert!(text.contains("# TYPE api_connections gauge\n"), "{text}");
+        let joined = join(&[&text, "store_x 1\n# EOF\n"]);
+        assert_eq!(joined.matches("# EOF").count(), 1);
+        assert!(joined.ends_with("store_x 1\n# EOF\n"), "{joined}");
+    }
+}
