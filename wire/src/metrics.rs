@@ -73,26 +73,28 @@ pub fn join(texts: &[&str]) -> String {
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for family in &self.counters {
-            let kind = ConstCounter::new(0_u64).metric_type();
-            let mut encoder = encoder.encode_descriptor(family.name, family.help, None, kind)?;
-            for (labels, value) in &family.samples {
-                let counter = ConstCounter::new(*value);
-                if labels.is_empty() {
-                    counter.encode(encoder)?
-                } else {
-                    counter.encode(encoder.encode_family(labels)?)?
-                }
-            }
+            encode(&mut encoder, family, |value| ConstCounter::new(*value))?;
         }
         for family in &self.gauges {
-            let kind = ConstGauge::new(0_i64).metric_type();
-            let mut encoder = encoder.encode_descriptor(family.name, family.help, None, kind)?;
-            for (labels, value) in &family.samples {
-                let value = i64::try_from(*value).unwrap_or(i64::MAX);
-                ConstGauge::new(value).encode(encoder.encode_family(labels)?)?;
-            }
+            encode(&mut encoder, family, |value| ConstGauge::new(i64::try_from(*value).unwrap_or(i64::MAX)))?;
         }
         Ok(())
+    }
+}
+
+fn encode<M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    family: &Family,
+    metric: impl Fn(&u64) -> M,
+) -> Result<(), fmt::Error> {
+    let kind = metric(&0).metric_type();
+    let mut encoder = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+    match &family.samples[..] {
+        // Without this case the name would be followed by empty braces.
+        [(labels, value)] if labels.is_empty() => metric(value).encode(encoder),
+        samples => samples
+            .iter()
+            .try_for_each(|(labels, value)| metric(value).encode(encoder.encode_family(labels)?)),
     }
 }
 
@@ -111,7 +113,7 @@ mod tests {
         snapshot.gauge("connections", "Connections", plain(7));
         let text = snapshot.render("api");
         assert!(text.contains("api_requests_total{status=\"202\"} 3\n"), "{text}");
-        assert!(text.contains("# TYPE api_connections gauge\n"), "{text}");
+        assert!(text.contains("# TYPE api_connections gauge\napi_connections 7\n"), "{text}");
         let joined = join(&[&text, "store_x 1\n# EOF\n"]);
         assert_eq!(joined.matches("# EOF").count(), 1);
         assert!(joined.ends_with("store_x 1\n# EOF\n"), "{joined}");

@@ -70,36 +70,53 @@ pub struct Recovered {
 ///
 /// # Errors
 /// [`RecoveryError`]; then the store must not start.
-pub fn recover(dir: &Path, mut replay: impl FnMut(&Record)) -> Result<Recovered, RecoveryError> {
-    let io_error = |source| RecoveryError::Io {
-        dir: dir.to_owned(),
-        source,
-    };
+pub fn recover(dir: &Path, replay: impl FnMut(&Record)) -> Result<Recovered, RecoveryError> {
+    let io_error = |source| RecoveryError::Io { dir: dir.to_owned(), source };
     let numbers = segment::list(dir).map_err(io_error)?;
-    let mut recovered = Recovered::default();
-    for (at, &number) in numbers.iter().enumerate() {
-        let path = segment::path(dir, number);
+    let read = |number: &u64| {
+        let path = segment::path(dir, *number);
         let bytes = std::fs::read(&path).map_err(io_error)?;
-        let is_last = at + 1 == numbers.len();
-        let corrupt = |offset: usize, what: String| RecoveryError::Corrupt {
-            path: path.clone(),
-            offset: offset as u64,
-            what,
-        };
-        if at > 0 && number != numbers[at - 1] + 1 {
+        Ok(Image { number: *number, path, bytes })
+    };
+    recover_images(numbers.iter().map(read), replay)
+}
+
+/// The bytes of one segment, wherever they come from.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The number in its name.
+    pub number: u64,
+    /// What to call it in an error.
+    pub path: PathBuf,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
+/// Reads segments, sorted by number. One image is held at a time.
+///
+/// # Errors
+/// [`RecoveryError`], that of an image among them.
+pub fn recover_images(
+    images: impl Iterator<Item = Result<Image, RecoveryError>>,
+    mut replay: impl FnMut(&Record),
+) -> Result<Recovered, RecoveryError> {
+    let mut recovered = Recovered::default();
+    let mut images = images.peekable();
+    while let Some(image) = images.next() {
+        let Image { number, path, bytes } = image?;
+        let corrupt =
+            |offset: usize, what: String| RecoveryError::Corrupt { path: path.clone(), offset: offset as u64, what };
+        let before = recovered.end.map(|(before, _)| before);
+        if before.is_some_and(|before| before + 1 != number) {
             return Err(corrupt(0, format!("segment {} is missing before it", number - 1)));
         }
-        check_header(&path, &bytes, number, at == 0, &mut recovered)?;
+        check_header(&path, &bytes, number, before.is_none(), &mut recovered)?;
         let end = read_frames(&bytes, number, &mut recovered, &mut replay)
             .map_err(|(offset, error)| corrupt(offset, error.to_string()))?;
         recovered.end = Some((number, end as u64));
-        if is_last {
-            recovered.torn_bytes = torn_bytes(&bytes, number, end, recovered.sequence).map_err(|offset| {
-                corrupt(
-                    end,
-                    format!("a sound frame at byte {offset} says that this was durable"),
-                )
-            })?;
+        if images.peek().is_none() {
+            recovered.torn_bytes = torn_bytes(&bytes, number, end, recovered.sequence)
+                .map_err(|offset| corrupt(end, format!("a sound frame at byte {offset} says that this was durable")))?;
         }
     }
     Ok(recovered)
