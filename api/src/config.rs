@@ -48,12 +48,7 @@ pub struct Config {
     #[arg(long, env = "PURGE", value_enum, default_value_t = Purge::Off)]
     pub purge: Purge,
     /// With PURGE=token: what the header X-Rinha-Token must say
-    #[arg(
-        long,
-        env = "PURGE_TOKEN",
-        required_if_eq("purge", "token"),
-        hide_env_values = true
-    )]
+    #[arg(long, env = "PURGE_TOKEN", required_if_eq("purge", "token"), hide_env_values = true)]
     pub purge_token: Option<String>,
     /// Connections that are served at a time; more get 503
     #[arg(long, env = "CONNECTIONS_MAX", default_value_t = wire::edge::CONNECTIONS_MAX_DEFAULT)]
@@ -82,11 +77,7 @@ impl Address {
     /// `host:port`, for the resolver.
     #[must_use]
     pub fn host_and_port(&self) -> (String, u16) {
-        let host = self
-            .authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
+        let host = self.authority.host().trim_start_matches('[').trim_end_matches(']');
         (host.to_owned(), self.authority.port_u16().unwrap_or(80))
     }
 }
@@ -94,14 +85,10 @@ impl Address {
 fn address(text: &str) -> Result<Address, String> {
     let advice = "give http://HOST:PORT, without a path";
     let uri: Uri = text.parse().map_err(|error| format!("{error}; {advice}"))?;
-    match (
-        uri.scheme(),
-        uri.authority(),
-        uri.path_and_query().map(|path| path.as_str()),
-    ) {
-        (Some(scheme), Some(authority), None | Some("" | "/")) if *scheme == Scheme::HTTP => Ok(Address {
-            authority: authority.clone(),
-        }),
+    match (uri.scheme(), uri.authority(), uri.path_and_query().map(|path| path.as_str())) {
+        (Some(scheme), Some(authority), None | Some("" | "/")) if *scheme == Scheme::HTTP => {
+            Ok(Address { authority: authority.clone() })
+        }
         _ => Err(advice.to_owned()),
     }
 }
@@ -120,25 +107,10 @@ mod tests {
 
     #[test]
     fn an_address_is_a_host_and_a_port() {
-        assert_eq!(
-            address("http://localhost:8001").unwrap().host_and_port(),
-            ("localhost".to_owned(), 8001)
-        );
-        assert_eq!(
-            address("http://[::1]:8001/").unwrap().host_and_port(),
-            ("::1".to_owned(), 8001)
-        );
-        assert_eq!(
-            address("http://processor").unwrap().host_and_port(),
-            ("processor".to_owned(), 80)
-        );
-        for text in [
-            "",
-            "localhost:8001",
-            "https://x:1",
-            "http://x/payments",
-            "http://",
-        ] {
+        assert_eq!(address("http://localhost:8001").unwrap().host_and_port(), ("localhost".to_owned(), 8001));
+        assert_eq!(address("http://[::1]:8001/").unwrap().host_and_port(), ("::1".to_owned(), 8001));
+        assert_eq!(address("http://processor").unwrap().host_and_port(), ("processor".to_owned(), 80));
+        for text in ["", "localhost:8001", "https://x:1", "http://x/payments", "http://"] {
             assert!(address(text).is_err(), "{text}");
         }
     }

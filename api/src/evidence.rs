@@ -71,14 +71,7 @@ mod tests {
     use super::*;
 
     fn post(status: u16, content_length: Option<u64>, body: Option<&[u8]>) -> Outcome {
-        outcome(
-            CallKind::Post,
-            Answer {
-                status,
-                content_length,
-                body,
-            },
-        )
+        outcome(CallKind::Post, Answer { status, content_length, body })
     }
 
     #[test]
@@ -111,20 +104,8 @@ mod tests {
     #[test]
     fn a_row_that_is_told_is_found_with_its_own_values() {
         let body = br#"{"correlationId":"x","amount":19.90,"requestedAt":"2025-07-15T12:34:56.000Z"}"#;
-        let get = |status, body| {
-            outcome(
-                CallKind::Get,
-                Answer {
-                    status,
-                    content_length: None,
-                    body,
-                },
-            )
-        };
-        let found = Outcome::Found {
-            requested_at: Timestamp(1_752_582_896_000_000),
-            cents: Cents(1990),
-        };
+        let get = |status, body| outcome(CallKind::Get, Answer { status, content_length: None, body });
+        let found = Outcome::Found { requested_at: Timestamp(1_752_582_896_000_000), cents: Cents(1990) };
         assert_eq!(get(200, Some(body)), found);
         assert_eq!(get(200, Some(b"{}")), Outcome::Unclear);
         assert_eq!(get(200, None), Outcome::Unclear);

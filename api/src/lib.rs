@@ -2,13 +2,14 @@
 //! and it makes the calls that the store leases to it and reports what came of them.
 //!
 //! It decides nothing about a payment. Which processor gets it, what is owed, what is settled: all of that is the
-//! store's. What an answer of a processor proves is the api's one piece of judgement, and it is pure code ([`evidence`]).
+//! store's. What an answer of a processor proves is the api's one piece of judgement ([`evidence`]).
 //!
-//! Reading order: [`payment`] and [`window`] (what clients may send), [`routes`] (endpoints), [`link`] (the
-//! connection to the store), [`processor`] (HTTP to the processors), [`settle`] (leases become calls become
-//! reports), [`server`] (what runs together).
+//! Reading order: [`payment`] and [`window`] (what clients may send), [`routes`] (endpoints), [`desk`] (what is asked,
+//! out and not yet reported; pure), [`link`] (the connection to the store), [`processor`] (HTTP to the processors),
+//! [`settle`] (leases become calls become reports), [`server`] (what runs together).
 
 pub mod config;
+pub mod desk;
 pub mod evidence;
 pub mod link;
 pub mod metrics;

@@ -1,37 +1,23 @@
-//! The connection to the store: requests out, replies and leases in, over any number of restarts of the store.
-//!
-//! A request waits for its reply up to [`HOLD`], also while there is no store: then it is sent when one comes, and
-//! requests that were sent and not answered are sent again, which is safe for all but a purge. Reports are kept until
-//! the store acknowledges them, in its order, and sent again to the next store. A hello lists the attempts that are
-//! still out, so that they stay open there.
-//!
-//! ```text
-//!   request() --> pending ----.                        .--> pending's reply
-//!   report()  --> reports ----+--> outbox ==> store ==> +--> leases, health leases --> settle
-//!                             '<-- again after a new hello
-//! ```
-//!
-//! One task owns the socket. Everything that is asked for while it runs goes out with its next write, so that many
-//! requests share one system call.
+//! The connection to the store: moves the bytes of the [`Desk`], wakes who waits for a reply, starts the calls that the
+//! store leases. One task owns the socket. Everything that is asked for while it runs goes out with its next write, so
+//! that many requests share one system call.
 
-use crate::settle::Attempts;
-use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use crate::desk::{Ask, Desk, Taken, Unanswered};
+use std::cell::{RefCell, RefMut};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
-use wire::frame::{self, FRAME_BYTES_MAX, FromApi, FromStore, HELD_ATTEMPTS_MAX, Lease, Message, Report};
-use wire::{Bounds, Cents, PaymentId, Processor};
+use wire::frame::{self, AttemptId, FRAME_BYTES_MAX, FromApi, FromStore, Lease};
+use wire::{Processor, Timestamp};
 
-/// How long a request is held for a store that is away (CONTRACT section 5).
-const HOLD: Duration = Duration::from_secs(1);
-
-/// How finely that is watched: a request is held at most this much longer.
+/// How finely deadlines are watched: a request is held at most this much longer than it should.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The store takes three seconds of silence for death (MONEY.md, table of events).
@@ -40,164 +26,80 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Between two tries to reach a store.
 const RECONNECT: Duration = Duration::from_millis(20);
 
-/// Requests that may wait for the store at once: each is a connection of a client, and those have a cap of their own.
-const PENDING_MAX: usize = 65_536;
-
-/// Why there is no reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkError {
-    /// The store never got the request: nothing was recorded.
-    NeverSent,
-    /// The store may have got it: unknown.
-    Unknown,
-}
-
-/// What a client's request becomes; the link adds the number.
-#[derive(Clone, Copy, Debug)]
-pub enum Ask {
-    /// Take this payment.
-    Accept(PaymentId, Cents),
-    /// Sum up a window.
-    Summary(Bounds),
-    /// Forget everything.
-    Purge,
-    /// Your metrics, please.
-    Metrics,
-}
-
-impl Ask {
-    fn frame(self, request: u64) -> FromApi {
-        match self {
-            Self::Accept(id, cents) => FromApi::Accept { request, id, cents },
-            Self::Summary(bounds) => FromApi::Summary { request, bounds },
-            Self::Purge => FromApi::Purge { request },
-            Self::Metrics => FromApi::Metrics { request },
-        }
-    }
-
-    /// Sent twice a purge would also wipe what was acknowledged between the two.
-    fn is_repeatable(self) -> bool {
-        !matches!(self, Self::Purge)
-    }
-}
-
-struct Pending {
-    ask: Ask,
-    sent: bool,
-    deadline: Instant,
-    reply: oneshot::Sender<Result<FromStore, LinkError>>,
-}
-
-#[derive(Default)]
-struct State {
-    connected: bool,
-    outbox: Vec<u8>,
-    next_request: u64,
-    /// By number, which is by age too.
-    pending: BTreeMap<u64, Pending>,
-    reports: VecDeque<Report>,
-    reported: u64,
-    draining: bool,
-}
-
-/// The link, shared by everything in this process.
-pub struct Link {
-    state: RefCell<State>,
-    wake: Notify,
-    instance: u64,
-    calls_max: u16,
-}
-
 /// What the store wants done.
 pub trait Work {
     /// Make this call.
-    fn lease(&self, lease: Lease);
+    fn call(&self, lease: Lease);
+    /// Close this call: it is given up.
+    fn close(&self, attempt: AttemptId);
     /// Ask this processor for its health.
     fn health(&self, processor: Processor);
-    /// What is out.
-    fn attempts(&self) -> &Attempts;
+}
+
+type Reply = Result<FromStore, Unanswered>;
+
+/// The link, shared by everything in this process.
+pub struct Link {
+    desk: RefCell<Desk>,
+    waiting: RefCell<BTreeMap<u64, oneshot::Sender<Reply>>>,
+    wake: Notify,
+    started: Instant,
 }
 
 impl Link {
-    /// A link that is not yet connected. `instance` tells this process from every other.
+    /// A link that is not yet connected.
     #[must_use]
-    pub fn new(instance: u64, calls_max: u16) -> Self {
+    pub fn new(desk: Desk) -> Self {
         Self {
-            state: RefCell::default(),
+            desk: RefCell::new(desk),
+            waiting: RefCell::default(),
             wake: Notify::new(),
-            instance,
-            calls_max,
+            started: Instant::now(),
         }
     }
 
     /// Asks the store.
     ///
     /// # Errors
-    /// [`LinkError`] when it does not answer in time.
-    pub async fn ask(&self, ask: Ask) -> Result<FromStore, LinkError> {
+    /// [`Unanswered`] when it does not answer in time.
+    pub async fn ask(&self, ask: Ask) -> Reply {
         let (reply, answered) = oneshot::channel();
-        {
-            let mut state = self.state.borrow_mut();
-            if state.pending.len() >= PENDING_MAX {
-                return Err(LinkError::NeverSent);
-            }
-            let request = state.next_request;
-            state.next_request += 1;
-            let sent = state.connected;
-            if sent {
-                ask.frame(request).encode(&mut state.outbox);
-            }
-            state.pending.insert(
-                request,
-                Pending {
-                    ask,
-                    sent,
-                    deadline: Instant::now() + HOLD,
-                    reply,
-                },
-            );
-        }
+        let Some(request) = self.desk.borrow_mut().ask(ask, self.now_us()) else {
+            return Err(Unanswered::NeverSent);
+        };
+        self.waiting.borrow_mut().insert(request, reply);
         self.wake.notify_one();
-        answered.await.unwrap_or(Err(LinkError::Unknown))
+        answered.await.unwrap_or(Err(Unanswered::Unknown))
     }
 
-    /// Tells the store what became of an attempt, sooner or later. `report` gets its sequence number here.
-    pub fn report(&self, mut report: Report) {
-        let mut state = self.state.borrow_mut();
-        state.reported += 1;
-        report.sequence = state.reported;
-        state.reports.push_back(report);
-        self.send(&mut state, &FromApi::Report(report));
+    /// The desk, to say something to the store: it is said with the next write.
+    pub fn desk(&self) -> RefMut<'_, Desk> {
+        self.wake.notify_one();
+        self.desk.borrow_mut()
     }
 
-    /// Tells the store something that it can do without: lost when there is no store now.
-    pub fn tell(&self, frame: &FromApi) {
-        self.send(&mut self.state.borrow_mut(), frame);
-    }
-
-    fn send(&self, state: &mut State, frame: &FromApi) {
-        if state.connected {
-            frame.encode(&mut state.outbox);
-            self.wake.notify_one();
-        }
-    }
-
-    /// Asks for no more leases, now and of every later store.
-    pub fn drain(&self) {
-        self.state.borrow_mut().draining = true;
-        self.tell(&FromApi::Drain);
-    }
-
-    /// True while a store has welcomed us.
+    /// True while there is a store.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.state.borrow().connected
+        self.desk.borrow().is_connected()
     }
 
-    /// True when every report is acknowledged.
+    /// Posts that are out.
+    #[must_use]
+    pub fn calls_len(&self) -> usize {
+        self.desk.borrow().calls_len()
+    }
+
+    /// True when no call is out and every report is acknowledged.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.state.borrow().reports.is_empty()
+        self.desk.borrow().is_settled()
+    }
+
+    /// Microseconds since the start of this process.
+    #[must_use]
+    pub fn now_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Keeps the link up for ever.
@@ -206,9 +108,11 @@ impl Link {
         loop {
             match UnixStream::connect(&path).await {
                 Ok(stream) => {
+                    self.desk.borrow_mut().connect(self.now_us());
                     let ended = self.session(&stream, &*work).await;
                     was_told = false;
-                    self.lose();
+                    let over = self.desk.borrow_mut().disconnect();
+                    self.fail(over);
                     tracing::warn!("lost the store: {ended}");
                 }
                 Err(error) if !was_told => {
@@ -224,22 +128,17 @@ impl Link {
 
     /// Talks to one store until it is gone, and tells why.
     async fn session(&self, stream: &UnixStream, work: &dyn Work) -> io::Error {
-        let mut session = Session {
-            stream,
-            rx: Vec::new(),
-            welcomed: false,
-        };
-        self.greet(work);
+        let mut session = Session { stream, rx: Vec::new(), welcomed: false };
         let mut heartbeat_at = Instant::now() + HEARTBEAT;
-        let mut tick = std::pin::pin!(sleep_until(heartbeat_at));
+        let mut tick = pin!(sleep_until(heartbeat_at));
         loop {
-            let interest = match session.write(&mut self.state.borrow_mut().outbox) {
+            let interest = match session.write(self.desk.borrow_mut().outbox()) {
                 Ok(true) => Interest::READABLE,
                 Ok(false) => Interest::READABLE | Interest::WRITABLE,
                 Err(error) => return error,
             };
             let soon = Instant::now() + TICK;
-            if !self.state.borrow().pending.is_empty() && tick.deadline() > soon {
+            if self.desk.borrow().has_pending() && tick.deadline() > soon {
                 tick.as_mut().reset(soon);
             }
             tokio::select! {
@@ -257,8 +156,7 @@ impl Link {
                     self.expire();
                     if Instant::now() >= heartbeat_at {
                         heartbeat_at = Instant::now() + HEARTBEAT;
-                        work.attempts().sweep(self);
-                        self.tell(&FromApi::Heartbeat);
+                        self.beat(work);
                     }
                     tick.as_mut().reset(heartbeat_at);
                 }
@@ -266,83 +164,48 @@ impl Link {
         }
     }
 
-    /// Puts all that a new store must know into the outbox, hello first.
-    fn greet(&self, work: &dyn Work) {
-        let mut state = self.state.borrow_mut();
-        let State {
-            outbox,
-            pending,
-            reports,
-            draining,
-            connected,
-            ..
-        } = &mut *state;
-        outbox.clear();
-        let held = work.attempts().held();
-        assert!(
-            held.len() <= HELD_ATTEMPTS_MAX,
-            "calls_max and the pool of overdue calls bound what is out"
-        );
-        FromApi::Hello {
-            instance: self.instance,
-            calls_max: self.calls_max,
-            held,
-        }
-        .encode(outbox);
-        if *draining {
-            FromApi::Drain.encode(outbox);
-        }
-        for report in reports.iter() {
-            FromApi::Report(*report).encode(outbox);
-        }
-        for (request, pending) in pending.iter_mut() {
-            pending.ask.frame(*request).encode(outbox);
-            pending.sent = true;
-        }
-        *connected = true;
+    fn beat(&self, work: &dyn Work) {
+        let mut desk = self.desk.borrow_mut();
+        let given_up = desk.sweep(self.now_us());
+        desk.tell(&FromApi::Heartbeat);
+        drop(desk);
+        given_up.into_iter().for_each(|attempt| work.close(attempt));
     }
 
-    /// The store is gone: what cannot be repeated is over, the rest waits for the next one.
-    fn lose(&self) {
-        let mut state = self.state.borrow_mut();
-        state.connected = false;
-        state.outbox.clear();
-        let lost = state
-            .pending
-            .extract_if(.., |_, pending| pending.sent && !pending.ask.is_repeatable());
-        for (_, pending) in lost {
-            let _ = pending.reply.send(Err(LinkError::Unknown));
-        }
-    }
-
-    /// Gives up on requests that have waited for too long. Their numbers are in the order of their deadlines.
     fn expire(&self) {
-        let mut state = self.state.borrow_mut();
-        let now = Instant::now();
-        while let Some(oldest) = state
-            .pending
-            .first_entry()
-            .filter(|oldest| oldest.get().deadline <= now)
-        {
-            let pending = oldest.remove();
-            let error = if pending.sent {
-                LinkError::Unknown
-            } else {
-                LinkError::NeverSent
-            };
+        let over = self.desk.borrow_mut().expire(self.now_us());
+        self.fail(over);
+    }
+
+    fn fail(&self, over: Vec<(u64, Unanswered)>) {
+        for (request, why) in over {
+            self.answer(request, Err(why));
+        }
+    }
+
+    fn answer(&self, request: u64, reply: Reply) {
+        if let Some(waiting) = self.waiting.borrow_mut().remove(&request) {
             // The client may have gone meanwhile.
-            let _ = pending.reply.send(Err(error));
+            let _ = waiting.send(reply);
         }
     }
 
     fn read(&self, session: &mut Session<'_>, work: &dyn Work) -> io::Result<()> {
         session.fill()?;
+        let (now_us, wall_ms) = (self.now_us(), Timestamp::now().as_ms());
         let mut used = 0;
         loop {
             match frame::decode::<FromStore>(&session.rx[used..]) {
                 Ok(Some((message, bytes))) => {
                     used += bytes;
-                    self.take(message, session, work);
+                    session.note(&message);
+                    let taken = self.desk.borrow_mut().take(message, now_us, wall_ms);
+                    match taken {
+                        Taken::Nothing => (),
+                        Taken::Reply(request, reply) => self.answer(request, Ok(reply)),
+                        Taken::Call(lease) => work.call(lease),
+                        Taken::Health(processor) => work.health(processor),
+                    }
                 }
                 Ok(None) => break,
                 Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
@@ -350,31 +213,6 @@ impl Link {
         }
         session.rx.drain(..used);
         Ok(())
-    }
-
-    fn take(&self, message: FromStore, session: &mut Session<'_>, work: &dyn Work) {
-        match message {
-            FromStore::Welcome => {
-                session.welcomed = true;
-                tracing::info!("joined the store");
-            }
-            FromStore::Accepted { request, .. }
-            | FromStore::Summary { request, .. }
-            | FromStore::Purged { request }
-            | FromStore::Metrics { request, .. } => {
-                if let Some(pending) = self.state.borrow_mut().pending.remove(&request) {
-                    // The client may have gone meanwhile.
-                    let _ = pending.reply.send(Ok(message));
-                }
-            }
-            FromStore::Lease(lease) => work.lease(lease),
-            FromStore::HealthLease { processor } => work.health(processor),
-            FromStore::Acknowledge { sequence } => {
-                let reports = &mut self.state.borrow_mut().reports;
-                let done = reports.partition_point(|report| report.sequence <= sequence);
-                reports.drain(..done);
-            }
-        }
     }
 }
 
@@ -400,17 +238,27 @@ impl Session<'_> {
         }
     }
 
+    fn note(&mut self, message: &FromStore) {
+        if *message == FromStore::Welcome {
+            self.welcomed = true;
+            tracing::info!("joined the store");
+        }
+    }
+
     /// Writes what it can. True when nothing is left.
     fn write(&self, outbox: &mut Vec<u8>) -> io::Result<bool> {
-        while !outbox.is_empty() {
-            match self.stream.try_write(outbox) {
-                Ok(written) => {
-                    outbox.drain(..written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
+        let mut written = 0;
+        let outcome = loop {
+            if written == outbox.len() {
+                break Ok(true);
             }
-        }
-        Ok(true)
+            match self.stream.try_write(&outbox[written..]) {
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(false),
+                Err(error) => break Err(error),
+            }
+        };
+        outbox.drain(..written);
+        outcome
     }
 }

@@ -19,9 +19,8 @@ const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     wire::trace::start(&arguments.log_flags).map_err(anyhow::Error::msg)?;
-    let runtime: LocalRuntime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(Default::default())?;
+    let runtime: LocalRuntime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     match arguments.command {
         None => runtime.block_on(serve(&arguments.config)),
         Some(Command::Healthcheck) => runtime.block_on(healthcheck(&arguments.config)),
@@ -57,15 +56,9 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 async fn healthcheck(config: &Config) -> anyhow::Result<()> {
     let path = socket::backend_path(&config.socket_dir, &config.name);
     let client: Client<_, Empty<Bytes>> = Client::unix();
-    let answer = tokio::time::timeout(
-        HEALTHCHECK_PATIENCE,
-        client.get(Uri::new(&path, "/health").into()),
-    )
-    .await;
-    let status = answer
-        .context("the api does not answer")?
-        .context("no api there")?
-        .status();
+    let answer =
+        tokio::time::timeout(HEALTHCHECK_PATIENCE, client.get(Uri::new(&path, "/health").into())).await;
+    let status = answer.context("the api does not answer")?.context("no api there")?.status();
     ensure!(status.is_success(), "the api answered {status}");
     Ok(())
 }

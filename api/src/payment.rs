@@ -130,10 +130,7 @@ mod tests {
 
     #[test]
     fn every_way_to_write_a_payment_is_read() {
-        let payment = Payment {
-            id: PaymentId::parse(ID).unwrap(),
-            cents: Cents(1990),
-        };
+        let payment = Payment { id: PaymentId::parse(ID).unwrap(), cents: Cents(1990) };
         for text in [
             r#"{"correlationId":"ID","amount":19.90}"#,
             r#" { "amount" : 19.9 , "correlationId" : "ID" } "#,
@@ -201,10 +198,7 @@ mod tests {
         let at = bytes.iter().rposition(|byte| *byte == b'_').unwrap();
         bytes[at] = 0xff;
         assert_eq!(Payment::parse(&bytes), Err(PaymentError::Malformed), "bad UTF-8");
-        assert_eq!(
-            parse(r#"{"correlationId":"nonsense","amount":19.90}"#),
-            Err(PaymentError::BadId)
-        );
+        assert_eq!(parse(r#"{"correlationId":"nonsense","amount":19.90}"#), Err(PaymentError::BadId));
         let zero = parse(r#"{"correlationId":"ID","amount":0}"#);
         assert_eq!(zero, Err(PaymentError::BadAmount(AmountError::NotPositive)));
     }

@@ -68,12 +68,7 @@ impl Processor {
     #[must_use]
     pub fn new(address: Address) -> Self {
         let host = HeaderValue::from_str(address.authority.as_str()).expect("an authority is a valid field");
-        Self {
-            address,
-            host,
-            resolved: Cell::new(None),
-            idle: RefCell::default(),
-        }
+        Self { address, host, resolved: Cell::new(None), idle: RefCell::default() }
     }
 
     /// Makes a leased call and returns with the head of its answer.
@@ -82,10 +77,7 @@ impl Processor {
     /// [`CallError`] when there will be no answer.
     pub async fn call(&self, lease: &Lease) -> Result<Answering, CallError> {
         match lease.kind {
-            CallKind::Post => {
-                self.send(self.request(Method::POST, "/payments", payment(lease)))
-                    .await
-            }
+            CallKind::Post => self.send(self.request(Method::POST, "/payments", payment(lease))).await,
             CallKind::Get => {
                 let path = format!("/payments/{}", lease.id);
                 self.send(self.request(Method::GET, &path, String::new())).await
@@ -107,11 +99,7 @@ impl Processor {
                 _ => None,
             }
         };
-        tokio::time::timeout(HEALTH_PATIENCE, asked)
-            .await
-            .ok()
-            .flatten()
-            .unwrap_or(Health::Unanswered)
+        tokio::time::timeout(HEALTH_PATIENCE, asked).await.ok().flatten().unwrap_or(Health::Unanswered)
     }
 
     fn request(&self, method: Method, path: &str, body: String) -> Request<Full<Bytes>> {
@@ -168,18 +156,14 @@ impl Processor {
             TcpStream::connect(address).await
         };
         let connected = tokio::time::timeout(CONNECT_PATIENCE, connecting).await;
-        let stream = connected
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .inspect_err(|_| {
-                // A container that was made anew has another address.
-                self.resolved.set(None);
-            })?;
+        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).inspect_err(|_| {
+            // A container that was made anew has another address.
+            self.resolved.set(None);
+        })?;
         stream.set_nodelay(true)?;
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
         socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         // Its errors come back through the sender.
         tokio::task::spawn_local(async move { connection.await.ok() });
         Ok(sender)
@@ -214,13 +198,7 @@ impl Answering {
     /// Its `Content-Length`.
     #[must_use]
     pub fn content_length(&self) -> Option<u64> {
-        self.response
-            .headers()
-            .get(header::CONTENT_LENGTH)?
-            .to_str()
-            .ok()?
-            .parse()
-            .ok()
+        self.response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
     /// Reads the body to its end. `None` when it broke off or is too long.
@@ -241,27 +219,15 @@ impl Answering {
     /// What [`crate::evidence`] wants to see, with the body if it was read.
     #[must_use]
     pub fn answer<'a>(&self, body: Option<&'a [u8]>) -> Answer<'a> {
-        Answer {
-            status: self.status(),
-            content_length: self.content_length(),
-            body,
-        }
+        Answer { status: self.status(), content_length: self.content_length(), body }
     }
 }
 
 fn payment(lease: &Lease) -> String {
     let mut body = String::with_capacity(128);
-    let Lease {
-        id,
-        cents,
-        requested_at,
-        ..
-    } = lease;
-    write!(
-        body,
-        r#"{{"correlationId":"{id}","amount":{cents},"requestedAt":"{requested_at}"}}"#
-    )
-    .expect("a string takes any text");
+    let Lease { id, cents, requested_at, .. } = lease;
+    write!(body, r#"{{"correlationId":"{id}","amount":{cents},"requestedAt":"{requested_at}"}}"#)
+        .expect("a string takes any text");
     body
 }
 
@@ -273,8 +239,5 @@ fn health(body: &[u8]) -> Option<Health> {
         min_response_time: u32,
     }
     let words: Words = sonic_rs::from_slice(body).ok()?;
-    Some(Health::Answered {
-        failing: words.failing,
-        min_response_ms: words.min_response_time,
-    })
+    Some(Health::Answered { failing: words.failing, min_response_ms: words.min_response_time })
 }

@@ -1,7 +1,8 @@
 //! The endpoints: `(method, path, body) -> reply` (CONTRACT sections 1 and 5). No HTTP library decides here.
 
 use crate::config::Purge;
-use crate::link::{Ask, Link, LinkError};
+use crate::desk::{Ask, Unanswered};
+use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::payment::{Payment, PaymentError};
 use crate::window;
@@ -30,12 +31,7 @@ impl Routes {
     /// The endpoints over this link.
     #[must_use]
     pub fn new(link: Rc<Link>, metrics: Rc<Metrics>, purge: Purge, purge_token: Option<String>) -> Self {
-        Self {
-            link,
-            metrics,
-            purge,
-            purge_token,
-        }
+        Self { link, metrics, purge, purge_token }
     }
 
     /// Answers one request.
@@ -96,11 +92,7 @@ impl Routes {
 
     async fn purge(&self, request: &Request) -> Reply {
         if self.purge == Purge::Token && !is_token(request.token.as_ref(), self.purge_token.as_deref()) {
-            return Reply::error(
-                StatusCode::UNAUTHORIZED,
-                "bad_token",
-                "send the token in X-Rinha-Token",
-            );
+            return Reply::error(StatusCode::UNAUTHORIZED, "bad_token", "send the token in X-Rinha-Token");
         }
         match self.link.ask(Ask::Purge).await {
             Ok(FromStore::Purged { .. }) => {
@@ -125,10 +117,7 @@ impl Routes {
             // What can be told is told: a store that is away is itself worth a look.
             _ => ours,
         };
-        Reply {
-            content_type: METRICS_TEXT,
-            ..Reply::json(StatusCode::OK, text)
-        }
+        Reply { content_type: METRICS_TEXT, ..Reply::json(StatusCode::OK, text) }
     }
 
     fn misrouted(&self, path: &str, method: &Method) -> Reply {
@@ -148,16 +137,9 @@ impl Routes {
         let reply = if method == Method::OPTIONS {
             Reply::empty(StatusCode::NO_CONTENT)
         } else {
-            Reply::error(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "wrong_method",
-                "use a method that Allow lists",
-            )
+            Reply::error(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "use a method that Allow lists")
         };
-        Reply {
-            allow: Some(HeaderValue::from_static(allow)),
-            ..reply
-        }
+        Reply { allow: Some(HeaderValue::from_static(allow)), ..reply }
     }
 }
 
@@ -205,11 +187,9 @@ fn refuse(error: PaymentError) -> Reply {
             "bad_payment",
             "send one JSON object with the string correlationId and the number amount, each once",
         ),
-        PaymentError::BadId => Reply::error(
-            StatusCode::BAD_REQUEST,
-            "bad_id",
-            "send correlationId as a UUID with hyphens",
-        ),
+        PaymentError::BadId => {
+            Reply::error(StatusCode::BAD_REQUEST, "bad_id", "send correlationId as a UUID with hyphens")
+        }
         PaymentError::BadAmount(error) => {
             Reply::error(StatusCode::UNPROCESSABLE_ENTITY, "bad_amount", &error.to_string())
         }
@@ -217,10 +197,10 @@ fn refuse(error: PaymentError) -> Reply {
 }
 
 /// The store is away, or said something that answers another question.
-fn no_answer(answer: Result<FromStore, LinkError>) -> Reply {
+fn no_answer(answer: Result<FromStore, Unanswered>) -> Reply {
     match answer {
-        Err(LinkError::NeverSent) => Reply::unavailable("no_store", "nothing was recorded; retry later"),
-        Err(LinkError::Unknown) | Ok(_) => Reply::error(
+        Err(Unanswered::NeverSent) => Reply::unavailable("no_store", "nothing was recorded; retry later"),
+        Err(Unanswered::Unknown) | Ok(_) => Reply::error(
             StatusCode::GATEWAY_TIMEOUT,
             "unknown",
             "the outcome is unknown; repeating a payment with the same correlationId is safe",
@@ -243,10 +223,7 @@ mod tests {
 
     #[test]
     fn a_summary_reads_as_the_contract_shows_it() {
-        let default = Totals {
-            count: 43_236,
-            cents: Cents(41_554_234_598),
-        };
+        let default = Totals { count: 43_236, cents: Cents(41_554_234_598) };
         let totals = PerProcessor([default, Totals::default()]);
         let expected = r#"{"default":{"totalRequests":43236,"totalAmount":415542345.98},"fallback":{"totalRequests":0,"totalAmount":0.00}}"#;
         assert_eq!(summary(&totals), expected);

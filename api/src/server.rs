@@ -1,6 +1,7 @@
 //! What runs together in one api: the link to the store, the settler, and the edge over its Unix socket.
 
 use crate::config::Config;
+use crate::desk::Desk;
 use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::processor::Processor as Peer;
@@ -41,21 +42,15 @@ pub async fn run(
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
     let edge = Rc::new(Edge::new(config.connections_max));
-    let link = Rc::new(Link::new(instance, config.calls_max));
+    let link = Rc::new(Link::new(Desk::new(instance, config.calls_max)));
     let addresses = PerProcessor([&config.processor_default_url, &config.processor_fallback_url]);
     let peers = PerProcessor(addresses.0.map(|address| Peer::new(address.clone())));
     let settler = Rc::new(Settler::new(Rc::clone(&link), peers));
-    let metrics = Rc::new(Metrics::new(config.name.clone(), Rc::clone(&edge)));
-    metrics.watch(&settler);
-    let routes = Rc::new(Routes::new(
-        Rc::clone(&link),
-        metrics,
-        config.purge,
-        config.purge_token.clone(),
-    ));
+    let metrics = Rc::new(Metrics::new(config.name.clone(), Rc::clone(&edge), Rc::clone(&link)));
+    let routes = Rc::new(Routes::new(Rc::clone(&link), metrics, config.purge, config.purge_token.clone()));
 
     tokio::task::spawn_local({
-        let (link, work) = (Rc::clone(&link), Rc::new(Shared(Rc::clone(&settler))));
+        let (link, work) = (Rc::clone(&link), Rc::new(Shared(settler)));
         async move { link.run(store, work).await }
     });
     tokio::select! {
@@ -63,10 +58,10 @@ pub async fn run(
         () = shutdown => (),
     }
     tracing::info!("draining");
-    link.drain();
+    link.desk().drain();
     edge.drain(DRAIN_PATIENCE).await;
     let deadline = Instant::now() + DRAIN_PATIENCE;
-    while !(settler.attempts().is_empty() && link.is_settled()) && Instant::now() < deadline {
+    while !link.is_settled() && Instant::now() < deadline {
         tokio::time::sleep(DRAIN_TICK).await;
     }
     Ok(())

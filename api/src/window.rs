@@ -9,11 +9,7 @@ use wire::Bounds;
 pub fn parse(query: Option<&str>) -> Option<Bounds> {
     let mut bounds = Bounds::default();
     let (mut from_seen, mut to_seen) = (false, false);
-    for pair in query
-        .unwrap_or_default()
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-    {
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         match name {
             "from" if !from_seen => {

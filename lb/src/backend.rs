@@ -76,19 +76,13 @@ impl Backend {
     #[must_use]
     pub fn enter(&self) -> InFlight<'_> {
         let load = self.load.get();
-        self.load.set(Load {
-            in_flight: load.in_flight + 1,
-            ..load
-        });
+        self.load.set(Load { in_flight: load.in_flight + 1, ..load });
         InFlight(self)
     }
 
     /// Passes this backend over until then.
     pub fn mark_down(&self, until_ms: u64) {
-        self.load.set(Load {
-            down_until_ms: until_ms,
-            ..self.load.get()
-        });
+        self.load.set(Load { down_until_ms: until_ms, ..self.load.get() });
     }
 
     /// True when it takes a connection now.
@@ -144,9 +138,7 @@ impl Backend {
 
     async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
         let stream = UnixStream::connect(&self.path).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         // Its errors come back through the sender.
         tokio::task::spawn_local(async move { connection.await.ok() });
         Ok(sender)
@@ -168,9 +160,6 @@ pub struct InFlight<'a>(&'a Backend);
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         let load = self.0.load.get();
-        self.0.load.set(Load {
-            in_flight: load.in_flight - 1,
-            ..load
-        });
+        self.0.load.set(Load { in_flight: load.in_flight - 1, ..load });
     }
 }

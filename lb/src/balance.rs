@@ -23,11 +23,7 @@ pub struct Load {
 #[must_use]
 pub fn pick(loads: &[Load], tried: &[usize], turn: usize, now_ms: u64) -> Option<usize> {
     let count = loads.len();
-    let candidates = || {
-        (0..count)
-            .map(|step| (turn + step) % count)
-            .filter(|at| !tried.contains(at))
-    };
+    let candidates = || (0..count).map(|step| (turn + step) % count).filter(|at| !tried.contains(at));
     let is_up = |at: &usize| loads[*at].down_until_ms <= now_ms;
     let least =
         |candidates: &mut dyn Iterator<Item = usize>| candidates.min_by_key(|at| loads[*at].in_flight);
@@ -47,20 +43,14 @@ mod tests {
     use super::*;
 
     fn load(in_flight: usize, down_until_ms: u64) -> Load {
-        Load {
-            in_flight,
-            down_until_ms,
-        }
+        Load { in_flight, down_until_ms }
     }
 
     #[test]
     fn the_least_loaded_gets_it_and_equals_take_turns() {
         assert_eq!(pick(&[load(3, 0), load(1, 0)], &[], 0, 0), Some(1));
         let equals = [load(0, 0), load(0, 0)];
-        assert_eq!(
-            [0, 1, 2].map(|turn| pick(&equals, &[], turn, 0)),
-            [Some(0), Some(1), Some(0)]
-        );
+        assert_eq!([0, 1, 2].map(|turn| pick(&equals, &[], turn, 0)), [Some(0), Some(1), Some(0)]);
     }
 
     #[test]

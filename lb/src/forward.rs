@@ -123,9 +123,7 @@ impl Forward {
                 None => Attempt::Unanswered,
             }
         };
-        timeout(ANSWER_PATIENCE, answered)
-            .await
-            .unwrap_or(Attempt::Unanswered)
+        timeout(ANSWER_PATIENCE, answered).await.unwrap_or(Attempt::Unanswered)
     }
 
     /// The balancer's own answers.
@@ -177,18 +175,8 @@ async fn downstream(answering: &mut Answering) -> Option<Reply> {
     let response = &mut answering.response;
     let headers = response.headers_mut();
     let content_type = headers.remove(header::CONTENT_TYPE).unwrap_or(wire::edge::JSON);
-    let (allow, retry_after) = (
-        headers.remove(header::ALLOW),
-        headers.contains_key(header::RETRY_AFTER),
-    );
+    let (allow, retry_after) = (headers.remove(header::ALLOW), headers.contains_key(header::RETRY_AFTER));
     let status = response.status();
     let body = response.body_mut().collect().await.ok()?.to_bytes();
-    Some(Reply {
-        status,
-        body,
-        content_type,
-        allow,
-        retry_after,
-        close: false,
-    })
+    Some(Reply { status, body, content_type, allow, retry_after, close: false })
 }

@@ -20,9 +20,8 @@ const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     wire::trace::start(&arguments.log_flags).map_err(anyhow::Error::msg)?;
-    let runtime: LocalRuntime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(Default::default())?;
+    let runtime: LocalRuntime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     match arguments.command {
         None => runtime.block_on(serve(&arguments.config)),
         Some(Command::Healthcheck) => runtime.block_on(healthcheck(&arguments.config.socket_dir)),
@@ -37,11 +36,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let listener =
         server::bind(config.listen).with_context(|| format!("LISTEN: cannot bind {}", config.listen))?;
     let Mode::Forward = config.mode;
-    tracing::info!(
-        "lb listens on {}, forwards to {}",
-        config.listen,
-        config.backends.join(", ")
-    );
+    tracing::info!("lb listens on {}, forwards to {}", config.listen, config.backends.join(", "));
     let shutdown = async {
         tokio::select! {
             _ = terminate.recv() => (),
@@ -61,13 +56,7 @@ async fn healthcheck(socket_dir: &Path) -> anyhow::Result<()> {
     let client: Client<_, Empty<Bytes>> = Client::unix();
     let url: hyper::Uri = Uri::new(admin_path(socket_dir), "/health").into();
     let answer = tokio::time::timeout(HEALTHCHECK_PATIENCE, client.get(url)).await;
-    let status = answer
-        .context("lb does not answer")?
-        .context("no lb there")?
-        .status();
-    ensure!(
-        status.is_success(),
-        "lb answered {status}: no api takes a connection"
-    );
+    let status = answer.context("lb does not answer")?.context("no lb there")?.status();
+    ensure!(status.is_success(), "lb answered {status}: no api takes a connection");
     Ok(())
 }

@@ -11,17 +11,9 @@ pub fn render(forward: &Forward, clients: &Edge) -> String {
     let mut snapshot = Snapshot::default();
     let each = |value: &dyn Fn(&Backend) -> u64| -> Vec<Sample> {
         let label = |backend: &Backend| vec![("backend", backend.name.clone())];
-        forward
-            .backends()
-            .iter()
-            .map(|backend| (label(backend), value(backend)))
-            .collect()
+        forward.backends().iter().map(|backend| (label(backend), value(backend))).collect()
     };
-    snapshot.counter(
-        "answered",
-        "Requests that a backend answered",
-        each(&|backend| backend.counts().0),
-    );
+    snapshot.counter("answered", "Requests that a backend answered", each(&|backend| backend.counts().0));
     snapshot.counter(
         "failed",
         "Requests that a backend took and did not answer",
@@ -29,11 +21,7 @@ pub fn render(forward: &Forward, clients: &Edge) -> String {
     );
     let (retries, unavailable, unknown) = forward.counts();
     snapshot.counter("retries", "Requests sent a second time", plain(retries));
-    snapshot.counter(
-        "unavailable",
-        "Answers 503 of the balancer itself",
-        plain(unavailable),
-    );
+    snapshot.counter("unavailable", "Answers 503 of the balancer itself", plain(unavailable));
     snapshot.counter("unknown", "Answers 504 of the balancer itself", plain(unknown));
     snapshot.gauge(
         "in_flight",

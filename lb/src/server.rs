@@ -106,11 +106,7 @@ async fn accept_admins(listener: &UnixListener, clients: &Rc<Edge>, forward: &Rc
         };
         let (admins, clients, forward) = (Rc::clone(&admins), Rc::clone(clients), Rc::clone(forward));
         tokio::task::spawn_local(async move {
-            admins
-                .serve(Stream::Unix(stream), |request| {
-                    administer(request, &clients, &forward)
-                })
-                .await;
+            admins.serve(Stream::Unix(stream), |request| administer(request, &clients, &forward)).await;
         });
     }
 }
@@ -126,10 +122,6 @@ async fn administer(request: Request, clients: &Edge, forward: &Forward) -> Repl
             }
             Reply::unavailable("no_api", "no api takes a connection")
         }
-        _ => Reply::error(
-            StatusCode::NOT_FOUND,
-            "unknown_path",
-            "GET /metrics or GET /health",
-        ),
+        _ => Reply::error(StatusCode::NOT_FOUND, "unknown_path", "GET /metrics or GET /health"),
     }
 }

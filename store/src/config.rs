@@ -95,16 +95,9 @@ impl Config {
     #[must_use]
     pub fn core(&self, index_key: [u64; 2]) -> CoreConfig {
         let payments_max = self.payments_max.unwrap_or_else(payments_max_by_memory);
-        let preferred = if self.fee_fallback < self.fee_default {
-            Processor::Fallback
-        } else {
-            Processor::Default
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "0 to 250,000"
-        )]
+        let preferred =
+            if self.fee_fallback < self.fee_default { Processor::Fallback } else { Processor::Default };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 250,000")]
         let reasoned = ((self.fee_fallback - self.fee_default).abs() * PATIENCE_MS_PER_PERCENT) as u64;
         CoreConfig {
             payments_max: usize::try_from(payments_max).unwrap_or(usize::MAX),
@@ -128,12 +121,9 @@ fn payments_max_by_memory() -> u64 {
 
 /// The memory limit of this control group, version 2 or 1, in bytes.
 fn memory_limit() -> Option<u64> {
-    [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ]
-    .iter()
-    .find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
-    // Version 1 says "no limit" with a number that no machine has.
-    .filter(|limit| *limit < 1 << 50)
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
+        // Version 1 says "no limit" with a number that no machine has.
+        .filter(|limit| *limit < 1 << 50)
 }

@@ -17,48 +17,22 @@ pub fn render(core: &Core, log: &Log) -> String {
 
 fn count(snapshot: &mut Snapshot, core: &Core, log: &Log) {
     let counters = core.counters();
-    let kinds = ["recorded", "duplicate", "mismatch", "full"]
-        .into_iter()
-        .zip(counters.accepts);
-    let accepts = kinds
-        .map(|(kind, count)| (vec![("as", kind.to_owned())], count))
-        .collect();
+    let kinds = ["recorded", "duplicate", "mismatch", "full"].into_iter().zip(counters.accepts);
+    let accepts = kinds.map(|(kind, count)| (vec![("as", kind.to_owned())], count)).collect();
     snapshot.counter("accepts", "Accepts by what became of them", accepts);
     snapshot.counter("leases", "Attempts handed to apis", each(|p| counters.leases[p]));
-    snapshot.counter(
-        "inquiries",
-        "GETs about pinned payments",
-        each(|p| counters.inquiries[p]),
-    );
-    snapshot.counter(
-        "health_calls",
-        "Health calls handed to apis",
-        each(|p| counters.health_calls[p]),
-    );
+    snapshot.counter("inquiries", "GETs about pinned payments", each(|p| counters.inquiries[p]));
+    snapshot.counter("health_calls", "Health calls handed to apis", each(|p| counters.health_calls[p]));
     let reports = Processor::BOTH.into_iter().flat_map(|processor| {
         let kinds = OUTCOME_NAMES.into_iter().zip(counters.reports[processor]);
         kinds.map(move |(kind, count)| {
-            (
-                vec![
-                    ("processor", processor.name().to_owned()),
-                    ("outcome", kind.to_owned()),
-                ],
-                count,
-            )
+            (vec![("processor", processor.name().to_owned()), ("outcome", kind.to_owned())], count)
         })
     });
     snapshot.counter("reports", "What apis reported of attempts", reports.collect());
     snapshot.counter("purges", "Purges", plain(counters.purges));
-    snapshot.counter(
-        "alarms",
-        "Answers that people should look at",
-        plain(counters.alarms),
-    );
-    snapshot.counter(
-        "log_records",
-        "Records appended since the log began",
-        plain(log.appended()),
-    );
+    snapshot.counter("alarms", "Answers that people should look at", plain(counters.alarms));
+    snapshot.counter("log_records", "Records appended since the log began", plain(log.appended()));
 }
 
 fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
@@ -77,11 +51,7 @@ fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
             .collect()
     };
     let counts = by_standing(&|totals| totals.count);
-    snapshot.gauge(
-        "payments",
-        "Payments since the last purge, by where they stand",
-        counts,
-    );
+    snapshot.gauge("payments", "Payments since the last purge, by where they stand", counts);
     let sums = by_standing(&|totals| totals.cents.0.unsigned_abs());
     snapshot.gauge("payments_cents", "Their sums in cents", sums);
     snapshot.gauge(
@@ -90,43 +60,21 @@ fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
         plain(core.ledger().conflicts()),
     );
     let tombstones = core.ledger().tombstones().len() as u64;
-    snapshot.gauge(
-        "tombstones",
-        "Payments that a purge left without an answer",
-        plain(tombstones),
-    );
-    snapshot.gauge(
-        "open_calls",
-        "Calls that are out",
-        each(|p| core.calls().open_len(p) as u64),
-    );
-    snapshot.gauge(
-        "delay_us",
-        "The delay that the router believes in",
-        each(|p| core.router().delay_us(p)),
-    );
+    snapshot.gauge("tombstones", "Payments that a purge left without an answer", plain(tombstones));
+    snapshot.gauge("open_calls", "Calls that are out", each(|p| core.calls().open_len(p) as u64));
+    snapshot.gauge("delay_us", "The delay that the router believes in", each(|p| core.router().delay_us(p)));
     let states = each(|p| match core.router().shown(p) {
         State::Usable => 0,
         State::Stalled => 1,
         State::Slow => 2,
         State::Failing => 3,
     });
-    snapshot.gauge(
-        "processor_state",
-        "The router's belief: 0 usable, 1 stalled, 2 slow, 3 failing",
-        states,
-    );
+    snapshot.gauge("processor_state", "The router's belief: 0 usable, 1 stalled, 2 slow, 3 failing", states);
     snapshot.gauge("apis", "Connected apis", plain(core.apis_len() as u64));
     let unflushed = log.appended().saturating_sub(log.durable());
-    snapshot.gauge(
-        "log_records_unflushed",
-        "Records that a power loss would take",
-        plain(unflushed),
-    );
+    snapshot.gauge("log_records_unflushed", "Records that a power loss would take", plain(unflushed));
 }
 
 fn each(value: impl Fn(Processor) -> u64) -> Vec<Sample> {
-    Processor::BOTH
-        .map(|p| (vec![("processor", p.name().to_owned())], value(p)))
-        .to_vec()
+    Processor::BOTH.map(|p| (vec![("processor", p.name().to_owned())], value(p))).to_vec()
 }

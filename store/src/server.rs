@@ -47,9 +47,7 @@ impl Clock {
     /// A clock that starts now.
     #[must_use]
     pub fn start() -> Self {
-        Self {
-            started: Instant::now(),
-        }
+        Self { started: Instant::now() }
     }
 
     /// The present.
@@ -117,10 +115,7 @@ impl Server {
     /// # Errors
     /// When the kernel fails us. An error of the log ends the process instead.
     pub fn run(&mut self, signals: &SignalFd) -> io::Result<()> {
-        self.epoll.add(
-            signals.as_fd(),
-            EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_SIGNAL),
-        )?;
+        self.epoll.add(signals.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_SIGNAL))?;
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         loop {
             let count = self.wait(&mut events)?;
@@ -173,8 +168,7 @@ impl Server {
             tracing::info!("{note}");
         }
         if !effects.sends.is_empty() {
-            self.held
-                .push_back((self.log.appended(), std::mem::take(&mut effects.sends)));
+            self.held.push_back((self.log.appended(), std::mem::take(&mut effects.sends)));
         }
         for ApiId(token) in std::mem::take(&mut self.effects.hang_ups) {
             self.close(token);
@@ -184,11 +178,7 @@ impl Server {
     /// Says what the log allows by now.
     fn release(&mut self) {
         let settled = self.log.settled();
-        while self
-            .held
-            .front()
-            .is_some_and(|(sequence, _)| *sequence <= settled)
-        {
+        while self.held.front().is_some_and(|(sequence, _)| *sequence <= settled) {
             let Some((_, sends)) = self.held.pop_front() else {
                 return;
             };
@@ -242,12 +232,7 @@ impl Server {
             self.next_token += 1;
             let interest = EpollFlags::EPOLLIN;
             if self.epoll.add(&stream, EpollEvent::new(interest, token)).is_ok() {
-                let connection = Connection {
-                    stream,
-                    rx: Vec::new(),
-                    tx: Vec::new(),
-                    interest,
-                };
+                let connection = Connection { stream, rx: Vec::new(), tx: Vec::new(), interest };
                 self.connections.insert(token, connection);
             }
         }
@@ -269,10 +254,7 @@ impl Server {
             Ok(0) => return false,
             Ok(read) => read,
             Err(error) => {
-                return matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                );
+                return matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
             }
         };
         // Nearly always whole frames come: then nothing is copied.
@@ -288,8 +270,7 @@ impl Server {
             match frame::decode::<FromApi>(&bytes[used..]) {
                 Ok(Some((message, len))) => {
                     used += len;
-                    self.core
-                        .step(now, Event::Frame(ApiId(token), message), &mut self.effects);
+                    self.core.step(now, Event::Frame(ApiId(token), message), &mut self.effects);
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -305,8 +286,7 @@ impl Server {
 
     /// The peer is gone.
     fn end(&mut self, token: u64) {
-        self.core
-            .step(self.clock.now(), Event::Gone(ApiId(token)), &mut self.effects);
+        self.core.step(self.clock.now(), Event::Gone(ApiId(token)), &mut self.effects);
         self.close(token);
     }
 

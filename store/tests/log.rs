@@ -61,7 +61,8 @@ fn a_log_goes_on_where_it_ended_and_over_segments() {
     let mut all = Vec::new();
     for _ in 0..3 {
         let mut replayed = Vec::new();
-        let (mut log, _) = Log::open(dir.path(), Durability::Process, |record| replayed.push(*record)).unwrap();
+        let (mut log, _) =
+            Log::open(dir.path(), Durability::Process, |record| replayed.push(*record)).unwrap();
         assert!(replayed == all);
         let first = all.len();
         let large: Vec<Record> = (0..40_000).map(|number| accepted((first + number) as u64)).collect();

@@ -109,14 +109,7 @@ impl Reply {
     #[must_use]
     pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
         let body = body.into();
-        Self {
-            status,
-            body,
-            content_type: JSON,
-            allow: None,
-            retry_after: false,
-            close: false,
-        }
+        Self { status, body, content_type: JSON, allow: None, retry_after: false, close: false }
     }
 
     /// An answer without a body.
@@ -141,10 +134,7 @@ impl Reply {
     /// 503: nothing was recorded.
     #[must_use]
     pub fn unavailable(code: &str, message: &str) -> Self {
-        Self {
-            retry_after: true,
-            ..Self::error(StatusCode::SERVICE_UNAVAILABLE, code, message)
-        }
+        Self { retry_after: true, ..Self::error(StatusCode::SERVICE_UNAVAILABLE, code, message) }
     }
 
     fn into_response(self) -> Response<Full<Bytes>> {
@@ -266,19 +256,13 @@ impl Edge {
         let connection = Rc::new(Connection {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(Instant::now()),
-            order: Cell::new(if self.draining.get() {
-                Order::Drain
-            } else {
-                Order::GoOn
-            }),
+            order: Cell::new(if self.draining.get() { Order::Drain } else { Order::GoOn }),
             ordered: Notify::new(),
             lingers: Cell::new(false),
         });
         let number = self.next.get();
         self.next.set(number + 1);
-        self.connections
-            .borrow_mut()
-            .insert(number, Rc::clone(&connection));
+        self.connections.borrow_mut().insert(number, Rc::clone(&connection));
         self.drive(&stream, &connection, &handler).await;
         if connection.lingers.get() {
             linger(&stream).await;
@@ -294,10 +278,7 @@ impl Edge {
         H: Fn(Request) -> F,
         F: Future<Output = Reply>,
     {
-        let io = Io {
-            stream: Rc::clone(stream),
-            connection: Rc::clone(connection),
-        };
+        let io = Io { stream: Rc::clone(stream), connection: Rc::clone(connection) };
         let service = service_fn(|request: hyper::Request<Incoming>| async {
             connection.enter(Phase::Receiving);
             let mut reply = match receive(request).await {
@@ -399,10 +380,7 @@ fn check_head(head: &http::request::Parts) -> Result<(), Reply> {
             "use GET, HEAD, POST or OPTIONS",
         ));
     }
-    let target_bytes = head
-        .uri
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
+    let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     // Method, target, two spaces, version, CR LF.
     if head.method.as_str().len() + target_bytes + 12 > REQUEST_LINE_BYTES_MAX {
         return Err(Reply::error(
@@ -411,11 +389,7 @@ fn check_head(head: &http::request::Parts) -> Result<(), Reply> {
             "send a request line of at most 2 KiB",
         ));
     }
-    let bytes: usize = head
-        .headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if head.headers.len() > FIELDS_MAX || bytes > HEAD_BYTES_MAX {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(Reply::error(
@@ -461,36 +435,22 @@ fn is_registered(method: &Method) -> bool {
 }
 
 async fn read_body(mut body: Incoming) -> Result<Bytes, Reply> {
-    let too_large = || {
-        Reply::error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            "send a body of at most 4 KiB",
-        )
-    };
+    let too_large =
+        || Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "send a body of at most 4 KiB");
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
     let mut whole = Bytes::new();
     while let Some(frame) = body.frame().await {
-        let broken = |_| {
-            Reply::error(
-                StatusCode::BAD_REQUEST,
-                "bad_body",
-                "send the body as it was announced",
-            )
-        };
+        let broken =
+            |_| Reply::error(StatusCode::BAD_REQUEST, "bad_body", "send the body as it was announced");
         let Ok(data) = frame.map_err(broken)?.into_data() else {
             continue;
         };
         if whole.len() + data.len() > BODY_BYTES_MAX {
             return Err(too_large());
         }
-        whole = if whole.is_empty() {
-            data
-        } else {
-            [whole, data].concat().into()
-        };
+        whole = if whole.is_empty() { data } else { [whole, data].concat().into() };
     }
     Ok(whole)
 }

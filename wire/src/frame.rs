@@ -324,10 +324,7 @@ fn frame(out: &mut Vec<u8>, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) {
     out.put_u8(kind);
     fill(out);
     let length = out.len() - start - 4;
-    assert!(
-        length <= FRAME_BYTES_MAX,
-        "a frame of kind {kind} grew to {length} bytes"
-    );
+    assert!(length <= FRAME_BYTES_MAX, "a frame of kind {kind} grew to {length} bytes");
     let length = u32::try_from(length).expect("FRAME_BYTES_MAX fits");
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
@@ -386,11 +383,7 @@ impl<'a> Fields<'a> {
     /// The amount of one payment, which has a range.
     fn amount(&mut self) -> Result<Cents, FrameError> {
         let cents = self.cents()?;
-        if cents.is_payable() {
-            Ok(cents)
-        } else {
-            self.broken()
-        }
+        if cents.is_payable() { Ok(cents) } else { self.broken() }
     }
 
     fn time(&mut self) -> Result<Timestamp, FrameError> {
@@ -409,20 +402,14 @@ impl<'a> Fields<'a> {
     }
 
     fn totals(&mut self) -> Result<Totals, FrameError> {
-        Ok(Totals {
-            count: self.u64()?,
-            cents: self.cents()?,
-        })
+        Ok(Totals { count: self.u64()?, cents: self.cents()? })
     }
 
     fn outcome(&mut self) -> Result<Outcome, FrameError> {
         Ok(match self.u8()? {
             0 => Outcome::Charged,
             1 => Outcome::Duplicate,
-            2 => Outcome::Found {
-                requested_at: self.time()?,
-                cents: self.cents()?,
-            },
+            2 => Outcome::Found { requested_at: self.time()?, cents: self.cents()? },
             3 => Outcome::Absent,
             4 => Outcome::Busy,
             5 => Outcome::Failing,
@@ -438,11 +425,7 @@ impl<'a> Fields<'a> {
     }
 
     fn end<T>(&self, message: T) -> Result<T, FrameError> {
-        if self.rest.is_empty() {
-            Ok(message)
-        } else {
-            self.broken()
-        }
+        if self.rest.is_empty() { Ok(message) } else { self.broken() }
     }
 }
 
@@ -476,20 +459,12 @@ fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
 impl Message for FromApi {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Hello {
-                instance,
-                calls_max,
-                held,
-            } => frame(out, 1, |out| {
+            Self::Hello { instance, calls_max, held } => frame(out, 1, |out| {
                 out.put_slice(&PROTOCOL_MAGIC);
                 out.put_u16_le(PROTOCOL_VERSION);
                 out.put_u64_le(*instance);
                 out.put_u16_le(*calls_max);
-                assert!(
-                    held.len() <= HELD_ATTEMPTS_MAX,
-                    "a hello lists {} attempts",
-                    held.len()
-                );
+                assert!(held.len() <= HELD_ATTEMPTS_MAX, "a hello lists {} attempts", held.len());
                 out.put_u16_le(u16::try_from(held.len()).expect("HELD_ATTEMPTS_MAX fits"));
                 for HeldAttempt { attempt, age_ms } in held {
                     out.put_u64_le(attempt.0);
@@ -521,10 +496,7 @@ impl Message for FromApi {
             Self::HealthReport { processor, health } => frame(out, 8, |out| {
                 out.put_u8(*processor as u8);
                 let (kind, failing, ms) = match health {
-                    Health::Answered {
-                        failing,
-                        min_response_ms,
-                    } => (0, *failing, *min_response_ms),
+                    Health::Answered { failing, min_response_ms } => (0, *failing, *min_response_ms),
                     Health::Busy => (1, false, 0),
                     Health::Unanswered => (2, false, 0),
                 };
@@ -549,39 +521,18 @@ impl Message for FromApi {
                 }
                 let mut held = Vec::with_capacity(usize::from(count));
                 for _ in 0..count {
-                    held.push(HeldAttempt {
-                        attempt: AttemptId(fields.u64()?),
-                        age_ms: fields.u64()?,
-                    });
+                    held.push(HeldAttempt { attempt: AttemptId(fields.u64()?), age_ms: fields.u64()? });
                 }
-                Self::Hello {
-                    instance,
-                    calls_max,
-                    held,
-                }
+                Self::Hello { instance, calls_max, held }
             }
             2 => Self::Heartbeat,
-            3 => Self::Accept {
-                request: fields.u64()?,
-                id: fields.id()?,
-                cents: fields.amount()?,
-            },
+            3 => Self::Accept { request: fields.u64()?, id: fields.id()?, cents: fields.amount()? },
             4 => {
                 let request = fields.u64()?;
-                Self::Summary {
-                    request,
-                    bounds: Bounds {
-                        from: fields.bound()?,
-                        to: fields.bound()?,
-                    },
-                }
+                Self::Summary { request, bounds: Bounds { from: fields.bound()?, to: fields.bound()? } }
             }
-            5 => Self::Purge {
-                request: fields.u64()?,
-            },
-            6 => Self::Metrics {
-                request: fields.u64()?,
-            },
+            5 => Self::Purge { request: fields.u64()? },
+            6 => Self::Metrics { request: fields.u64()? },
             7 => Self::Report(Report {
                 sequence: fields.u64()?,
                 attempt: AttemptId(fields.u64()?),
@@ -595,10 +546,7 @@ impl Message for FromApi {
                 let (processor, said, failing, min_response_ms) =
                     (fields.processor()?, fields.u8()?, fields.bool()?, fields.u32()?);
                 let health = match said {
-                    0 => Health::Answered {
-                        failing,
-                        min_response_ms,
-                    },
+                    0 => Health::Answered { failing, min_response_ms },
                     1 => Health::Busy,
                     2 => Health::Unanswered,
                     _ => return fields.broken(),
@@ -663,23 +611,15 @@ impl Message for FromStore {
             }
             67 => {
                 let request = fields.u64()?;
-                Self::Summary {
-                    request,
-                    totals: PerProcessor([fields.totals()?, fields.totals()?]),
-                }
+                Self::Summary { request, totals: PerProcessor([fields.totals()?, fields.totals()?]) }
             }
-            68 => Self::Purged {
-                request: fields.u64()?,
-            },
+            68 => Self::Purged { request: fields.u64()? },
             69 => {
                 let request = fields.u64()?;
                 let Ok(text) = std::str::from_utf8(fields.rest) else {
                     return fields.broken();
                 };
-                return Ok(Self::Metrics {
-                    request,
-                    text: text.to_owned(),
-                });
+                return Ok(Self::Metrics { request, text: text.to_owned() });
             }
             70 => Self::Lease(Lease {
                 attempt: AttemptId(fields.u64()?),
@@ -687,19 +627,11 @@ impl Message for FromStore {
                 cents: fields.amount()?,
                 processor: fields.processor()?,
                 requested_at: fields.time()?,
-                kind: if fields.bool()? {
-                    CallKind::Get
-                } else {
-                    CallKind::Post
-                },
+                kind: if fields.bool()? { CallKind::Get } else { CallKind::Post },
                 fresh: fields.bool()?,
             }),
-            71 => Self::HealthLease {
-                processor: fields.processor()?,
-            },
-            72 => Self::Acknowledge {
-                sequence: fields.u64()?,
-            },
+            71 => Self::HealthLease { processor: fields.processor()? },
+            72 => Self::Acknowledge { sequence: fields.u64()? },
             _ => return Err(FrameError::Kind(kind)),
         };
         fields.end(message)

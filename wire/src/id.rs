@@ -21,9 +21,7 @@ impl PaymentId {
         if text.len() != ID_TEXT_BYTES {
             return None;
         }
-        Uuid::try_parse_ascii(text.as_bytes())
-            .ok()
-            .map(|uuid| Self(uuid.as_u128()))
+        Uuid::try_parse_ascii(text.as_bytes()).ok().map(|uuid| Self(uuid.as_u128()))
     }
 }
 
@@ -41,15 +39,9 @@ mod tests {
     #[test]
     fn letter_case_does_not_make_another_payment() {
         let lower = PaymentId::parse("4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3").unwrap();
-        assert_eq!(
-            PaymentId::parse("4A7901B8-7D26-4D9D-AA19-4DC1C7CF60B3"),
-            Some(lower)
-        );
+        assert_eq!(PaymentId::parse("4A7901B8-7D26-4D9D-AA19-4DC1C7CF60B3"), Some(lower));
         assert_eq!(lower.to_string(), "4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3");
-        assert_eq!(
-            PaymentId::parse("00000000-0000-0000-0000-000000000000"),
-            Some(PaymentId(0))
-        );
+        assert_eq!(PaymentId::parse("00000000-0000-0000-0000-000000000000"), Some(PaymentId(0)));
     }
 
     #[test]

@@ -62,10 +62,7 @@ pub fn plain(value: u64) -> Vec<Sample> {
 /// One text of several, as one process serves them: the end is said once.
 #[must_use]
 pub fn join(texts: &[&str]) -> String {
-    let mut joined: String = texts
-        .iter()
-        .map(|text| text.strip_suffix(END).unwrap_or(text))
-        .collect();
+    let mut joined: String = texts.iter().map(|text| text.strip_suffix(END).unwrap_or(text)).collect();
     joined.push_str(END);
     joined
 }
@@ -105,11 +102,7 @@ mod tests {
     #[test]
     fn a_snapshot_reads_as_prometheus_text() {
         let mut snapshot = Snapshot::default();
-        snapshot.counter(
-            "requests",
-            "Requests",
-            vec![(vec![("status", "202".to_owned())], 3)],
-        );
+        snapshot.counter("requests", "Requests", vec![(vec![("status", "202".to_owned())], 3)]);
         snapshot.gauge("connections", "Connections", plain(7));
         let text = snapshot.render("api");
         assert!(text.contains("api_requests_total{status=\"202\"} 3\n"), "{text}");

@@ -71,13 +71,11 @@ impl<'a> Decimal<'a> {
     fn parse(text: &'a str) -> Result<Self, AmountError> {
         let bytes = text.as_bytes();
         if bytes.len() > LITERAL_BYTES_MAX {
-            return Err(
-                if text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)) {
-                    AmountError::TooLarge
-                } else {
-                    AmountError::NotANumber
-                },
-            );
+            return Err(if text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)) {
+                AmountError::TooLarge
+            } else {
+                AmountError::NotANumber
+            });
         }
         let (negative, rest) = match bytes {
             [b'-', rest @ ..] => (true, rest),
@@ -99,12 +97,7 @@ impl<'a> Decimal<'a> {
             [b'e' | b'E', rest @ ..] => Self::exponent(rest)?,
             _ => return Err(AmountError::NotANumber),
         };
-        Ok(Self {
-            negative,
-            integer,
-            fraction,
-            exponent,
-        })
+        Ok(Self { negative, integer, fraction, exponent })
     }
 
     fn exponent(text: &[u8]) -> Result<i32, AmountError> {
@@ -120,20 +113,13 @@ impl<'a> Decimal<'a> {
         if found.len() > 4 {
             return Err(AmountError::TooLarge);
         }
-        let magnitude = found
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + i32::from(digit - b'0'));
+        let magnitude = found.iter().fold(0, |sum, digit| sum * 10 + i32::from(digit - b'0'));
         Ok(if negative { -magnitude } else { magnitude })
     }
 
     /// Walks the digits with the weight that each has in cents: 10^n for n >= 0, too precise below that.
     fn to_cents(&self) -> Result<Cents, AmountError> {
-        let digits = || {
-            self.integer
-                .iter()
-                .chain(self.fraction)
-                .map(|digit| i64::from(digit - b'0'))
-        };
+        let digits = || self.integer.iter().chain(self.fraction).map(|digit| i64::from(digit - b'0'));
         if digits().all(|digit| digit == 0) || self.negative {
             return Err(AmountError::NotPositive);
         }
@@ -165,10 +151,7 @@ impl<'a> Decimal<'a> {
 }
 
 fn digits(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = text
-        .iter()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -179,17 +162,9 @@ mod tests {
 
     #[test]
     fn every_exact_spelling_is_the_same_amount() {
-        for text in [
-            "19.9",
-            "19.90",
-            "19.900",
-            "1.99e1",
-            "1.990E+1",
-            "199e-1",
-            "1990e-2",
-            "0.00199e4",
-            "199000e-4",
-        ] {
+        for text in
+            ["19.9", "19.90", "19.900", "1.99e1", "1.990E+1", "199e-1", "1990e-2", "0.00199e4", "199000e-4"]
+        {
             assert_eq!(Cents::from_json_number(text), Ok(Cents(1990)), "{text}");
         }
         assert_eq!(Cents::from_json_number("1e1"), Ok(Cents(1000)));

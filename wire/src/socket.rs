@@ -52,10 +52,7 @@ pub fn bind(path: &Path) -> io::Result<Bound> {
     let listener = UnixListener::bind(path).map_err(explain)?;
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(explain)?;
     listener.set_nonblocking(true)?;
-    Ok(Bound {
-        listener,
-        _lock: lock,
-    })
+    Ok(Bound { listener, _lock: lock })
 }
 
 /// Takes the lock file `path`, made if need be, for as long as the value lives.
@@ -70,10 +67,7 @@ pub fn lock(path: &Path) -> io::Result<Flock<File>> {
         .open(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-        let text = format!(
-            "{} is held by another process ({error}); stop that one first",
-            path.display()
-        );
+        let text = format!("{} is held by another process ({error}); stop that one first", path.display());
         io::Error::new(io::ErrorKind::AddrInUse, text)
     })
 }

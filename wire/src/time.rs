@@ -72,10 +72,7 @@ fn parse_nanoseconds(text: &str) -> Option<Nanoseconds> {
         return None;
     }
     let separators = [(4, b"--"), (7, b"--"), (10, b"Tt"), (13, b"::"), (16, b"::")];
-    if separators
-        .iter()
-        .any(|(at, either)| !either.contains(&bytes[*at]))
-    {
+    if separators.iter().any(|(at, either)| !either.contains(&bytes[*at])) {
         return None;
     }
     let year = i16::try_from(number(&bytes[0..4])?).ok()?;
@@ -84,28 +81,15 @@ fn parse_nanoseconds(text: &str) -> Option<Nanoseconds> {
         return None;
     }
     let (fraction_ns, rest) = fraction(&bytes[19..])?;
-    let local = civil::DateTime::new(
-        year,
-        small(5)?,
-        small(8)?,
-        small(11)?,
-        small(14)?,
-        small(17)?,
-        fraction_ns,
-    )
-    .ok()?;
-    let utc = local
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .ok()?
-        .timestamp()
-        .as_nanosecond();
+    let local =
+        civil::DateTime::new(year, small(5)?, small(8)?, small(11)?, small(14)?, small(17)?, fraction_ns)
+            .ok()?;
+    let utc = local.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_nanosecond();
     Some(Nanoseconds(utc - i128::from(offset_s(rest)?) * 1_000_000_000))
 }
 
 fn number(digits: &[u8]) -> Option<i32> {
-    digits.iter().try_fold(0, |sum, byte| {
-        byte.is_ascii_digit().then(|| sum * 10 + i32::from(byte - b'0'))
-    })
+    digits.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i32::from(byte - b'0')))
 }
 
 /// Up to nine digits after a point, as nanoseconds.
@@ -113,10 +97,7 @@ fn fraction(text: &[u8]) -> Option<(i32, &[u8])> {
     let [b'.', rest @ ..] = text else {
         return Some((0, text));
     };
-    let len = rest
-        .iter()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(rest.len());
+    let len = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
     if !(1..=9).contains(&len) {
         return None;
     }
@@ -189,14 +170,8 @@ mod tests {
         ] {
             assert_eq!(Timestamp::parse(text), expected, "{text}");
         }
-        assert_eq!(
-            Timestamp::parse("2025-07-15T12:34:56"),
-            Some(Timestamp(1_752_582_896_000_000))
-        );
-        assert_eq!(
-            Timestamp::parse("2024-02-29T00:00:00Z").map(Timestamp::as_ms),
-            Some(1_709_164_800_000)
-        );
+        assert_eq!(Timestamp::parse("2025-07-15T12:34:56"), Some(Timestamp(1_752_582_896_000_000)));
+        assert_eq!(Timestamp::parse("2024-02-29T00:00:00Z").map(Timestamp::as_ms), Some(1_709_164_800_000));
     }
 
     #[test]

@@ -34,15 +34,10 @@ pub fn start(flags: &LogFlags) -> Result<(), String> {
     let filter = tracing_subscriber::EnvFilter::try_new(&flags.log_level).map_err(|error| {
         format!("LOG_LEVEL: {error}; use error, warn, info, debug or a filter such as info,store=debug")
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start (in tests) keeps the first subscriber.
     let _ = match flags.log_format {
-        LogFormat::Text => builder
-            .with_target(false)
-            .with_ansi(std::io::stderr().is_terminal())
-            .try_init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     Ok(())

@@ -23,10 +23,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         Just(Outcome::Charged),
         Just(Outcome::Duplicate),
-        (any::<i64>(), any::<i64>()).prop_map(|(time, cents)| Outcome::Found {
-            requested_at: Timestamp(time),
-            cents: Cents(cents)
-        }),
+        (any::<i64>(), any::<i64>())
+            .prop_map(|(time, cents)| Outcome::Found { requested_at: Timestamp(time), cents: Cents(cents) }),
         Just(Outcome::Absent),
         Just(Outcome::Busy),
         Just(Outcome::Failing),
@@ -43,17 +41,12 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 fn from_api() -> impl Strategy<Value = FromApi> {
     let held = proptest::collection::vec(any::<(u64, u64)>(), 0..40).prop_map(|held| {
         held.into_iter()
-            .map(|(attempt, age_ms)| HeldAttempt {
-                attempt: AttemptId(attempt),
-                age_ms,
-            })
+            .map(|(attempt, age_ms)| HeldAttempt { attempt: AttemptId(attempt), age_ms })
             .collect()
     });
     let health = prop_oneof![
-        any::<(bool, u32)>().prop_map(|(failing, min_response_ms)| Health::Answered {
-            failing,
-            min_response_ms
-        }),
+        any::<(bool, u32)>()
+            .prop_map(|(failing, min_response_ms)| Health::Answered { failing, min_response_ms }),
         Just(Health::Busy),
         Just(Health::Unanswered),
     ];
@@ -69,10 +62,8 @@ fn from_api() -> impl Strategy<Value = FromApi> {
             id: PaymentId(id),
             cents
         }),
-        (any::<u64>(), bound(), bound()).prop_map(|(request, from, to)| FromApi::Summary {
-            request,
-            bounds: Bounds { from, to }
-        }),
+        (any::<u64>(), bound(), bound())
+            .prop_map(|(request, from, to)| FromApi::Summary { request, bounds: Bounds { from, to } }),
         any::<u64>().prop_map(|request| FromApi::Purge { request }),
         any::<u64>().prop_map(|request| FromApi::Metrics { request }),
         (any::<(u64, u64, u128, u16, u32)>(), processor(), outcome()).prop_map(
@@ -98,17 +89,12 @@ fn from_store() -> impl Strategy<Value = FromStore> {
         Just(Accepted::Mismatch),
         Just(Accepted::Full)
     ];
-    let totals = any::<(u64, i64)>().prop_map(|(count, cents)| Totals {
-        count,
-        cents: Cents(cents),
-    });
+    let totals = any::<(u64, i64)>().prop_map(|(count, cents)| Totals { count, cents: Cents(cents) });
     prop_oneof![
         Just(FromStore::Welcome),
         (any::<u64>(), accepted).prop_map(|(request, accepted)| FromStore::Accepted { request, accepted }),
-        (any::<u64>(), totals.clone(), totals).prop_map(|(request, a, b)| FromStore::Summary {
-            request,
-            totals: PerProcessor([a, b])
-        }),
+        (any::<u64>(), totals.clone(), totals)
+            .prop_map(|(request, a, b)| FromStore::Summary { request, totals: PerProcessor([a, b]) }),
         any::<u64>().prop_map(|request| FromStore::Purged { request }),
         (any::<u64>(), "\\PC{0,200}").prop_map(|(request, text)| FromStore::Metrics { request, text }),
         (any::<(u64, u128, i64, bool, bool)>(), amount(), processor()).prop_map(
@@ -196,20 +182,13 @@ proptest! {
 fn a_length_beyond_the_bound_is_refused_before_anything_is_read() {
     let too_long = u32::try_from(FRAME_BYTES_MAX).unwrap() + 1;
     for length in [0, too_long, u32::MAX] {
-        assert_eq!(
-            decode::<FromApi>(&length.to_le_bytes()),
-            Err(FrameError::Length(length))
-        );
+        assert_eq!(decode::<FromApi>(&length.to_le_bytes()), Err(FrameError::Length(length)));
     }
 }
 
 #[test]
 fn an_api_of_another_version_is_told_apart() {
-    let mut bytes = encode_all(&[FromApi::Hello {
-        instance: 1,
-        calls_max: 2,
-        held: Vec::new(),
-    }]);
+    let mut bytes = encode_all(&[FromApi::Hello { instance: 1, calls_max: 2, held: Vec::new() }]);
     bytes[9] ^= 1;
     assert_eq!(decode::<FromApi>(&bytes), Err(FrameError::Version));
 }

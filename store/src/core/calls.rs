@@ -49,14 +49,8 @@ impl Calls {
 
     /// Ends a call of either kind and tells which it was. `None` when it was not out.
     pub fn end(&mut self, processor: Processor, attempt: AttemptId) -> Option<(Call, CallKind)> {
-        let post = self.open[processor]
-            .remove(&attempt)
-            .map(|call| (call, CallKind::Post));
-        post.or_else(|| {
-            self.inquiries[processor]
-                .remove(&attempt)
-                .map(|call| (call, CallKind::Get))
-        })
+        let post = self.open[processor].remove(&attempt).map(|call| (call, CallKind::Post));
+        post.or_else(|| self.inquiries[processor].remove(&attempt).map(|call| (call, CallKind::Get)))
     }
 
     /// Ends all calls of an api and tells the posts among them.
@@ -92,10 +86,7 @@ impl Calls {
     #[must_use]
     pub fn oldest_since_us(&self, processor: Processor, watermark: AttemptId) -> Option<u64> {
         let after = (Bound::Excluded(watermark), Bound::Unbounded);
-        self.open[processor]
-            .range(after)
-            .next()
-            .map(|(_, call)| call.since_us)
+        self.open[processor].range(after).next().map(|(_, call)| call.since_us)
     }
 
     /// The youngest attempt whose call is open.

@@ -17,10 +17,7 @@ pub struct Chunked<T> {
 
 impl<T> Default for Chunked<T> {
     fn default() -> Self {
-        Self {
-            chunks: Vec::new(),
-            len: 0,
-        }
+        Self { chunks: Vec::new(), len: 0 }
     }
 }
 
@@ -42,10 +39,7 @@ impl<T> Chunked<T> {
         if self.len.is_multiple_of(CHUNK_LEN) {
             self.chunks.push(Vec::with_capacity(CHUNK_LEN));
         }
-        let chunk = self
-            .chunks
-            .last_mut()
-            .expect("a chunk was pushed when the last was full");
+        let chunk = self.chunks.last_mut().expect("a chunk was pushed when the last was full");
         chunk.push(entry);
         self.len += 1;
     }

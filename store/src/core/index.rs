@@ -22,20 +22,14 @@ impl Index {
     /// An empty table whose hash nobody can foresee who does not know `key`.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
-            key,
-        }
+        Self { shards: (0..SHARDS).map(|_| HashTable::new()).collect(), key }
     }
 
     /// The ordinal under which `id` was inserted; `id_of` tells the id of an ordinal.
     #[must_use]
     pub fn find(&self, id: PaymentId, id_of: impl Fn(Ordinal) -> PaymentId) -> Option<Ordinal> {
         let hash = self.hash(id);
-        self.shards[shard(hash)]
-            .find(hash, |&number| id_of(Ordinal(number)) == id)
-            .copied()
-            .map(Ordinal)
+        self.shards[shard(hash)].find(hash, |&number| id_of(Ordinal(number)) == id).copied().map(Ordinal)
     }
 
     /// Inserts an id that is not there yet.

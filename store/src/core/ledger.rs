@@ -245,8 +245,7 @@ impl Ledger {
     /// The ordinal of a payment of the present world.
     #[must_use]
     pub fn find(&self, id: PaymentId) -> Option<Ordinal> {
-        self.index
-            .find(id, |ordinal| self.payments[ordinal.0 as usize].id)
+        self.index.find(id, |ordinal| self.payments[ordinal.0 as usize].id)
     }
 
     /// What our evidence says about `processor` and this payment.
@@ -304,15 +303,7 @@ impl Ledger {
         let attempt = AttemptId(self.next_attempt);
         let pinned = self.flights.get(&ordinal).map(|flight| flight.requested_at);
         let requested_at = pinned.unwrap_or(Timestamp::from_ms(now_ms).max(self.last_requested_at));
-        (
-            Record::Intended {
-                ordinal,
-                attempt,
-                processor,
-                requested_at,
-            },
-            pinned.is_none(),
-        )
+        (Record::Intended { ordinal, attempt, processor, requested_at }, pinned.is_none())
     }
 
     /// Whom a report is about.
@@ -340,10 +331,7 @@ impl Ledger {
 
     fn judge_payment(&self, ordinal: Ordinal, report: &Report) -> Vec<Record> {
         let processor = report.processor;
-        let flight = self
-            .flights
-            .get(&ordinal)
-            .filter(|flight| flight.processor == processor);
+        let flight = self.flights.get(&ordinal).filter(|flight| flight.processor == processor);
         match report.outcome {
             Outcome::Charged => self.positive(ordinal, processor, Terms::Ours),
             Outcome::Duplicate => match flight {
@@ -363,11 +351,7 @@ impl Ledger {
             Outcome::Found { requested_at, cents } => {
                 let ours = flight.is_some_and(|flight| flight.requested_at == requested_at)
                     && cents == self.cents(ordinal);
-                let terms = if ours {
-                    Terms::Ours
-                } else {
-                    Terms::Theirs { requested_at, cents }
-                };
+                let terms = if ours { Terms::Ours } else { Terms::Theirs { requested_at, cents } };
                 self.positive(ordinal, processor, terms)
             }
             Outcome::Busy
@@ -382,11 +366,7 @@ impl Ledger {
 
     /// Positive evidence counts from any api, at any time. Where it contradicts, it is kept and flagged.
     fn positive(&self, ordinal: Ordinal, processor: Processor, terms: Terms) -> Vec<Record> {
-        let charged = Record::Charged {
-            ordinal,
-            processor,
-            terms,
-        };
+        let charged = Record::Charged { ordinal, processor, terms };
         let conflicted = Record::Conflicted { ordinal };
         match self.standing(ordinal) {
             Standing::Charged(by) if by == processor => Vec::new(),
@@ -408,11 +388,7 @@ impl Ledger {
             return Vec::new();
         };
         let payment = &self.payments[ordinal.0 as usize];
-        let mut records = vec![Record::Cleared {
-            ordinal,
-            attempt,
-            negative,
-        }];
+        let mut records = vec![Record::Cleared { ordinal, attempt, negative }];
         let last = flight.unanswered.len() == 1 && !flight.sealed && !flight.surprised;
         let refused_here = negative == Negative::Refused || payment.is_refused_by(flight.processor);
         if last && refused_here && payment.is_refused_by(flight.processor.other()) {
@@ -438,10 +414,7 @@ impl Ledger {
             | Outcome::Refused
                 if tombstone.flight.unanswered.contains(&report.attempt) =>
             {
-                vec![Record::TombstoneCleared {
-                    id: report.id,
-                    attempt: report.attempt,
-                }]
+                vec![Record::TombstoneCleared { id: report.id, attempt: report.attempt }]
             }
             _ => Vec::new(),
         }
@@ -456,37 +429,18 @@ impl Ledger {
     pub fn apply(&mut self, record: &Record) {
         match *record {
             Record::Accepted { id, cents } => self.apply_accepted(id, cents),
-            Record::Intended {
-                ordinal,
-                attempt,
-                processor,
-                requested_at,
-            } => {
+            Record::Intended { ordinal, attempt, processor, requested_at } => {
                 self.apply_intended(ordinal, attempt, processor, requested_at);
             }
-            Record::Cleared {
-                ordinal,
-                attempt,
-                negative,
-            } => self.apply_cleared(ordinal, attempt, negative),
-            Record::Charged {
-                ordinal,
-                processor,
-                terms,
-            } => self.apply_charged(ordinal, processor, terms),
+            Record::Cleared { ordinal, attempt, negative } => self.apply_cleared(ordinal, attempt, negative),
+            Record::Charged { ordinal, processor, terms } => self.apply_charged(ordinal, processor, terms),
             Record::Surprised { ordinal } => {
-                self.flights
-                    .get_mut(&ordinal)
-                    .expect("a surprise is about a payment in flight")
-                    .surprised = true;
+                self.flights.get_mut(&ordinal).expect("a surprise is about a payment in flight").surprised =
+                    true;
             }
             Record::Conflicted { ordinal } => self.apply_conflicted(ordinal),
             Record::Died { ordinal } => {
-                assert_eq!(
-                    self.standing(ordinal),
-                    Standing::Queued,
-                    "only a queued payment dies"
-                );
+                assert_eq!(self.standing(ordinal), Standing::Queued, "only a queued payment dies");
                 let refused = self.payments[ordinal.0 as usize].refused;
                 assert_eq!(refused, 0b11, "a dead letter was refused by both");
                 self.queue.take(ordinal);
@@ -494,10 +448,7 @@ impl Ledger {
             }
             Record::Purged => self.apply_purged(),
             Record::TombstoneCleared { id, attempt } => {
-                let tombstone = self
-                    .tombstones
-                    .get_mut(&id)
-                    .expect("an attempt was cleared on a tombstone");
+                let tombstone = self.tombstones.get_mut(&id).expect("an attempt was cleared on a tombstone");
                 if clear(&mut tombstone.flight, attempt) {
                     self.tombstones.remove(&id);
                 }
@@ -513,27 +464,16 @@ impl Ledger {
         let ordinal = Ordinal(u32::try_from(self.payments.len()).expect("payments_max is below 2^32"));
         let payments = &self.payments;
         // While the shard grows it asks for the ids of the payments before; the new one is not among them.
-        self.index
-            .insert(id, ordinal, |ordinal| payments[ordinal.0 as usize].id);
+        self.index.insert(id, ordinal, |ordinal| payments[ordinal.0 as usize].id);
         let standing = Standing::Queued;
-        self.payments.push(Payment {
-            id,
-            cents,
-            slot: NO_SLOT,
-            standing,
-            refused: 0,
-            conflicted: false,
-        });
+        self.payments.push(Payment { id, cents, slot: NO_SLOT, standing, refused: 0, conflicted: false });
         self.queue.push(ordinal);
         for totals in [&mut self.balance.accepted, &mut self.balance.queued] {
             totals.count += 1;
             totals.cents.0 += cents.0;
         }
         if let Some(tombstone) = self.tombstones.remove(&id) {
-            assert_eq!(
-                tombstone.cents, cents,
-                "a payment born from a tombstone has its amount"
-            );
+            assert_eq!(tombstone.cents, cents, "a payment born from a tombstone has its amount");
             self.queue.take(ordinal);
             self.flights.insert(ordinal, tombstone.flight);
             self.stand(ordinal, Standing::InFlight);
@@ -547,18 +487,12 @@ impl Ledger {
         processor: Processor,
         requested_at: Timestamp,
     ) {
-        assert!(
-            self.may_send(ordinal, processor),
-            "an intent against the move rule"
-        );
+        assert!(self.may_send(ordinal, processor), "an intent against the move rule");
         assert!(attempt.0 >= self.next_attempt, "attempt numbers only grow");
         self.next_attempt = attempt.0 + 1;
         self.queue.take(ordinal);
         if let Some(flight) = self.flights.get_mut(&ordinal) {
-            assert_eq!(
-                flight.requested_at, requested_at,
-                "one time while the verdict is not no"
-            );
+            assert_eq!(flight.requested_at, requested_at, "one time while the verdict is not no");
             if flight.unanswered.len() == UNANSWERED_MAX {
                 flight.unanswered.remove(0);
                 flight.sealed = true;
@@ -566,28 +500,17 @@ impl Ledger {
             flight.unanswered.push(attempt);
             return;
         }
-        assert!(
-            requested_at >= self.last_requested_at,
-            "requestedAt never goes back"
-        );
+        assert!(requested_at >= self.last_requested_at, "requestedAt never goes back");
         self.last_requested_at = requested_at;
         self.payments[ordinal.0 as usize].slot = self.summary.issue(requested_at);
-        let flight = Flight {
-            processor,
-            requested_at,
-            unanswered: vec![attempt],
-            sealed: false,
-            surprised: false,
-        };
+        let flight =
+            Flight { processor, requested_at, unanswered: vec![attempt], sealed: false, surprised: false };
         self.flights.insert(ordinal, flight);
         self.stand(ordinal, Standing::InFlight);
     }
 
     fn apply_cleared(&mut self, ordinal: Ordinal, attempt: AttemptId, negative: Negative) {
-        let flight = self
-            .flights
-            .get_mut(&ordinal)
-            .expect("an attempt was cleared on a payment in flight");
+        let flight = self.flights.get_mut(&ordinal).expect("an attempt was cleared on a payment in flight");
         let processor = flight.processor;
         if negative == Negative::Refused {
             self.payments[ordinal.0 as usize].refused |= 1 << processor as u8;
@@ -618,21 +541,13 @@ impl Ledger {
         let flight = self.flights.remove(&ordinal);
         let Payment { cents, slot, .. } = self.payments[ordinal.0 as usize];
         match (terms, flight) {
-            (
-                Terms::Theirs {
-                    requested_at,
-                    cents: theirs,
-                },
-                _,
-            ) => {
+            (Terms::Theirs { requested_at, cents: theirs }, _) => {
                 self.balance.adjusted_cents.0 += theirs.0 - cents.0;
                 self.summary.charge_foreign(requested_at, processor, theirs);
             }
             (Terms::Ours, _) if slot != NO_SLOT => self.summary.charge(slot, processor, cents),
             (Terms::Ours, Some(flight)) => self.summary.charge_foreign(flight.requested_at, processor, cents),
-            (Terms::Ours, None) => self
-                .summary
-                .charge_foreign(self.last_requested_at, processor, cents),
+            (Terms::Ours, None) => self.summary.charge_foreign(self.last_requested_at, processor, cents),
         }
         self.stand(ordinal, Standing::Charged(processor));
     }
@@ -668,10 +583,7 @@ impl Ledger {
         let payment = &mut self.payments[ordinal.0 as usize];
         self.balance.shift(payment.standing, standing, payment.cents);
         payment.standing = standing;
-        assert!(
-            self.balance.adds_up(),
-            "every accepted payment stands in exactly one place"
-        );
+        assert!(self.balance.adds_up(), "every accepted payment stands in exactly one place");
     }
 }
 

@@ -131,24 +131,10 @@ impl fmt::Display for Note {
         match self {
             Self::ApiJoined { api, held } => write!(f, "api {} joined, {held} calls still open", api.0),
             Self::ApiLeft { api, unknown } => write!(f, "api {} left, {unknown} attempts unknown", api.0),
-            Self::Believed {
-                processor,
-                from,
-                to,
-                delay_ms,
-                queue_len,
-            } => {
-                write!(
-                    f,
-                    "{processor}: {from} -> {to}, delay {delay_ms} ms, queue {queue_len}"
-                )
+            Self::Believed { processor, from, to, delay_ms, queue_len } => {
+                write!(f, "{processor}: {from} -> {to}, delay {delay_ms} ms, queue {queue_len}")
             }
-            Self::Alarm {
-                processor,
-                id,
-                outcome,
-                status,
-            } => {
+            Self::Alarm { processor, id, outcome, status } => {
                 write!(f, "alarm: {processor} answered {status} ({outcome:?}) for {id}")
             }
             Self::Purged { tombstones } => write!(f, "purged, {tombstones} tombstones"),
@@ -303,14 +289,7 @@ impl Core {
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
             Event::Gone(api) => self.on_gone(api, effects),
-            Event::Frame(
-                api,
-                FromApi::Hello {
-                    instance,
-                    calls_max,
-                    held,
-                },
-            ) => {
+            Event::Frame(api, FromApi::Hello { instance, calls_max, held }) => {
                 self.on_hello(now, api, instance, calls_max, &held, effects);
             }
             Event::Frame(api, frame) => match self.apis.get_mut(&api) {
@@ -321,13 +300,7 @@ impl Core {
                 // Nothing is said before hello, but for the question that a health check or an operator asks.
                 None => match frame {
                     FromApi::Metrics { request } => {
-                        effects.sends.push((
-                            api,
-                            FromStore::Metrics {
-                                request,
-                                text: String::new(),
-                            },
-                        ));
+                        effects.sends.push((api, FromStore::Metrics { request, text: String::new() }));
                     }
                     _ => effects.hang_ups.push(api),
                 },
@@ -346,9 +319,7 @@ impl Core {
                     self.offer_if_born_pinned(id);
                 }
                 self.counters.accepts[accepted as usize] += 1;
-                effects
-                    .sends
-                    .push((api, FromStore::Accepted { request, accepted }));
+                effects.sends.push((api, FromStore::Accepted { request, accepted }));
             }
             FromApi::Summary { request, bounds } => {
                 let totals = self.ledger.summary.window(bounds);
@@ -358,20 +329,12 @@ impl Core {
                 self.record(Record::Purged, effects);
                 self.inquired_us.clear();
                 self.counters.purges += 1;
-                effects.notes.push(Note::Purged {
-                    tombstones: self.ledger.tombstones().len(),
-                });
+                effects.notes.push(Note::Purged { tombstones: self.ledger.tombstones().len() });
                 effects.sends.push((api, FromStore::Purged { request }));
             }
             FromApi::Metrics { request } => {
                 // The shell fills in the text: rendering it is no decision.
-                effects.sends.push((
-                    api,
-                    FromStore::Metrics {
-                        request,
-                        text: String::new(),
-                    },
-                ));
+                effects.sends.push((api, FromStore::Metrics { request, text: String::new() }));
             }
             FromApi::Report(report) => self.on_report(now, api, &report, effects),
             FromApi::HealthReport { processor, health } => {
@@ -397,12 +360,7 @@ impl Core {
             return;
         };
         let waits_for_claim = self.claims_until_us.is_some();
-        if !waits_for_claim
-            && !flight
-                .unanswered
-                .iter()
-                .any(|at| self.calls.is_open(flight.processor, *at))
-        {
+        if !waits_for_claim && !flight.unanswered.iter().any(|at| self.calls.is_open(flight.processor, *at)) {
             self.ledger.offer_again(ordinal);
         }
     }
@@ -425,10 +383,7 @@ impl Core {
         effects: &mut Effects,
     ) {
         // The same api on a new connection: the old one is dead, whether or not the kernel has said so.
-        let old = self
-            .apis
-            .iter()
-            .find(|(other, known)| known.instance == instance || **other == api);
+        let old = self.apis.iter().find(|(other, known)| known.instance == instance || **other == api);
         if let Some((&old, _)) = old {
             self.on_gone(old, effects);
             if old != api {
@@ -445,10 +400,7 @@ impl Core {
         };
         self.apis.insert(api, fresh);
         effects.sends.push((api, FromStore::Welcome));
-        effects.notes.push(Note::ApiJoined {
-            api,
-            held: held.len(),
-        });
+        effects.notes.push(Note::ApiJoined { api, held: held.len() });
         self.claim(now, api, held);
     }
 
@@ -456,16 +408,9 @@ impl Core {
     fn claim(&mut self, now: Now, api: ApiId, held: &[HeldAttempt]) {
         let ages: BTreeMap<AttemptId, u64> = held.iter().map(|held| (held.attempt, held.age_ms)).collect();
         let mut claimed = Vec::new();
-        let payments = self
-            .ledger
-            .flights()
-            .iter()
-            .map(|(ordinal, flight)| (self.ledger.id(*ordinal), flight));
-        let tombstones = self
-            .ledger
-            .tombstones()
-            .iter()
-            .map(|(id, tombstone)| (*id, &tombstone.flight));
+        let payments =
+            self.ledger.flights().iter().map(|(ordinal, flight)| (self.ledger.id(*ordinal), flight));
+        let tombstones = self.ledger.tombstones().iter().map(|(id, tombstone)| (*id, &tombstone.flight));
         for (id, flight) in payments.chain(tombstones) {
             for attempt in &flight.unanswered {
                 if let Some(age_ms) = ages.get(attempt)
@@ -490,10 +435,7 @@ impl Core {
             return;
         }
         let ended = self.calls.end_all_of(api);
-        effects.notes.push(Note::ApiLeft {
-            api,
-            unknown: ended.len(),
-        });
+        effects.notes.push(Note::ApiLeft { api, unknown: ended.len() });
         for (_, _, call) in ended {
             if let Some(ordinal) = self.ledger.find(call.id) {
                 self.offer_if_idle(ordinal);
@@ -541,26 +483,12 @@ impl Core {
 
     fn alarm(&mut self, report: &Report, records: &[Record], effects: &mut Effects) {
         let strange = records.iter().any(|record| {
-            matches!(
-                record,
-                Record::Surprised { .. } | Record::Conflicted { .. } | Record::Died { .. }
-            )
+            matches!(record, Record::Surprised { .. } | Record::Conflicted { .. } | Record::Died { .. })
         });
         if strange || matches!(report.outcome, Outcome::Refused | Outcome::Misaddressed) {
             self.counters.alarms += 1;
-            let Report {
-                processor,
-                id,
-                outcome,
-                status,
-                ..
-            } = *report;
-            effects.notes.push(Note::Alarm {
-                processor,
-                id,
-                outcome,
-                status,
-            });
+            let Report { processor, id, outcome, status, .. } = *report;
+            effects.notes.push(Note::Alarm { processor, id, outcome, status });
         }
     }
 
@@ -583,34 +511,20 @@ impl Core {
         for (processor, from, to) in self.router.changes(&self.calls, now.us) {
             let delay_ms = self.router.delay_us(processor) / 1000;
             let queue_len = self.ledger.balance().queued.count;
-            effects.notes.push(Note::Believed {
-                processor,
-                from,
-                to,
-                delay_ms,
-                queue_len,
-            });
+            effects.notes.push(Note::Believed { processor, from, to, delay_ms, queue_len });
         }
     }
 
     /// When the core wants to be called again if nothing happens, in microseconds from now.
     #[must_use]
     pub fn next_call_us(&self) -> u64 {
-        if self.ledger.queue.is_empty() {
-            IDLE_TICK_US
-        } else {
-            DRAIN_TICK_US
-        }
+        if self.ledger.queue.is_empty() { IDLE_TICK_US } else { DRAIN_TICK_US }
     }
 
     fn drop_silent(&mut self, now: Now, effects: &mut Effects) {
         let is_silent = |known: &Api| now.us.saturating_sub(known.heard_us) > API_SILENCE_MS * 1000;
-        let silent: Vec<ApiId> = self
-            .apis
-            .iter()
-            .filter(|(_, known)| is_silent(known))
-            .map(|(api, _)| *api)
-            .collect();
+        let silent: Vec<ApiId> =
+            self.apis.iter().filter(|(_, known)| is_silent(known)).map(|(api, _)| *api).collect();
         for api in silent {
             self.on_gone(api, effects);
             effects.hang_ups.push(api);
@@ -644,11 +558,7 @@ impl Core {
 
     fn dispatch_bound(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
         while let Some(ordinal) = self.ledger.queue.first_bound(processor) {
-            let surprised = self
-                .ledger
-                .flights()
-                .get(&ordinal)
-                .is_some_and(|flight| flight.surprised);
+            let surprised = self.ledger.flights().get(&ordinal).is_some_and(|flight| flight.surprised);
             if surprised || !self.router.admits(processor, &self.calls, now.us) {
                 break;
             }
@@ -663,37 +573,16 @@ impl Core {
 
     fn lease(&mut self, now: Now, ordinal: Ordinal, processor: Processor, api: ApiId, effects: &mut Effects) {
         let (intended, fresh) = self.ledger.intend(ordinal, processor, now.wall_ms);
-        let Record::Intended {
-            attempt,
-            requested_at,
-            ..
-        } = intended
-        else {
+        let Record::Intended { attempt, requested_at, .. } = intended else {
             unreachable!("an intent is an intent")
         };
         self.record(intended, effects);
         let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
-        self.begin(
-            processor,
-            attempt,
-            Call {
-                api,
-                id,
-                since_us: now.us,
-            },
-        );
+        self.begin(processor, attempt, Call { api, id, since_us: now.us });
         self.router.on_dispatch(processor, now.us);
         self.counters.leases[processor] += 1;
         let kind = CallKind::Post;
-        let lease = Lease {
-            attempt,
-            id,
-            cents,
-            processor,
-            requested_at,
-            kind,
-            fresh,
-        };
+        let lease = Lease { attempt, id, cents, processor, requested_at, kind, fresh };
         effects.sends.push((api, FromStore::Lease(lease)));
     }
 
@@ -708,37 +597,18 @@ impl Core {
         let pinned = self.ledger.flights().iter().filter(|(ordinal, flight)| {
             flight.processor == processor
                 && self.inquired_us.get(ordinal).is_none_or(due)
-                && !flight
-                    .unanswered
-                    .iter()
-                    .any(|at| self.calls.is_open(processor, *at))
+                && !flight.unanswered.iter().any(|at| self.calls.is_open(processor, *at))
         });
-        let chosen: Vec<(Ordinal, wire::Timestamp)> = pinned
-            .map(|(ordinal, flight)| (*ordinal, flight.requested_at))
-            .take(room)
-            .collect();
+        let chosen: Vec<(Ordinal, wire::Timestamp)> =
+            pinned.map(|(ordinal, flight)| (*ordinal, flight.requested_at)).take(room).collect();
         for (ordinal, requested_at) in chosen {
             let Some(api) = self.pick_api() else { return };
             let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
-            let attempt = self.calls.begin_inquiry(
-                processor,
-                Call {
-                    api,
-                    id,
-                    since_us: now.us,
-                },
-            );
+            let attempt = self.calls.begin_inquiry(processor, Call { api, id, since_us: now.us });
             self.inquired_us.insert(ordinal, now.us);
             self.counters.inquiries[processor] += 1;
-            let lease = Lease {
-                attempt,
-                id,
-                cents,
-                processor,
-                requested_at,
-                kind: CallKind::Get,
-                fresh: false,
-            };
+            let lease =
+                Lease { attempt, id, cents, processor, requested_at, kind: CallKind::Get, fresh: false };
             effects.sends.push((api, FromStore::Lease(lease)));
         }
     }

@@ -52,9 +52,7 @@ impl Queue {
             return true;
         }
         self.free.remove(&number)
-            || Processor::BOTH
-                .into_iter()
-                .any(|processor| self.bound[processor].remove(&number))
+            || Processor::BOTH.into_iter().any(|processor| self.bound[processor].remove(&number))
     }
 
     /// The oldest payment that may go to either processor.
@@ -85,10 +83,7 @@ impl Queue {
     /// True when nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.free_len() == 0
-            && Processor::BOTH
-                .into_iter()
-                .all(|processor| self.bound[processor].is_empty())
+        self.free_len() == 0 && Processor::BOTH.into_iter().all(|processor| self.bound[processor].is_empty())
     }
 }
 

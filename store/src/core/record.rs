@@ -117,42 +117,25 @@ impl Record {
                 out.put_u128_le(id.0);
                 out.put_i64_le(cents.0);
             }
-            Self::Intended {
-                ordinal,
-                attempt,
-                processor,
-                requested_at,
-            } => {
+            Self::Intended { ordinal, attempt, processor, requested_at } => {
                 out.put_u8(2);
                 out.put_u32_le(ordinal.0);
                 out.put_u64_le(attempt.0);
                 out.put_u8(processor as u8);
                 out.put_i64_le(requested_at.0);
             }
-            Self::Cleared {
-                ordinal,
-                attempt,
-                negative,
-            } => {
+            Self::Cleared { ordinal, attempt, negative } => {
                 out.put_u8(3);
                 out.put_u32_le(ordinal.0);
                 out.put_u64_le(attempt.0);
                 out.put_u8(negative as u8);
             }
-            Self::Charged {
-                ordinal,
-                processor,
-                terms: Terms::Ours,
-            } => {
+            Self::Charged { ordinal, processor, terms: Terms::Ours } => {
                 out.put_u8(4);
                 out.put_u32_le(ordinal.0);
                 out.put_u8(processor as u8);
             }
-            Self::Charged {
-                ordinal,
-                processor,
-                terms: Terms::Theirs { requested_at, cents },
-            } => {
+            Self::Charged { ordinal, processor, terms: Terms::Theirs { requested_at, cents } } => {
                 out.put_u8(5);
                 out.put_u32_le(ordinal.0);
                 out.put_u8(processor as u8);
@@ -193,10 +176,7 @@ impl Record {
         let (&kind, rest) = bytes.split_first().ok_or(error)?;
         let mut fields = Fields { rest, error };
         let record = match kind {
-            1 => Self::Accepted {
-                id: fields.id()?,
-                cents: fields.cents()?,
-            },
+            1 => Self::Accepted { id: fields.id()?, cents: fields.cents()? },
             2 => Self::Intended {
                 ordinal: fields.ordinal()?,
                 attempt: fields.attempt()?,
@@ -220,25 +200,13 @@ impl Record {
             5 => Self::Charged {
                 ordinal: fields.ordinal()?,
                 processor: fields.processor()?,
-                terms: Terms::Theirs {
-                    requested_at: fields.time()?,
-                    cents: fields.cents()?,
-                },
+                terms: Terms::Theirs { requested_at: fields.time()?, cents: fields.cents()? },
             },
-            6 => Self::Surprised {
-                ordinal: fields.ordinal()?,
-            },
-            7 => Self::Conflicted {
-                ordinal: fields.ordinal()?,
-            },
-            8 => Self::Died {
-                ordinal: fields.ordinal()?,
-            },
+            6 => Self::Surprised { ordinal: fields.ordinal()? },
+            7 => Self::Conflicted { ordinal: fields.ordinal()? },
+            8 => Self::Died { ordinal: fields.ordinal()? },
             9 => Self::Purged,
-            10 => Self::TombstoneCleared {
-                id: fields.id()?,
-                attempt: fields.attempt()?,
-            },
+            10 => Self::TombstoneCleared { id: fields.id()?, attempt: fields.attempt()? },
             11 => Self::TombstoneCharged { id: fields.id()? },
             _ => return Err(error),
         };
@@ -292,49 +260,20 @@ pub(crate) mod tests {
 
     /// Any record at all, possible or not.
     pub(crate) fn record() -> impl Strategy<Value = Record> {
-        (
-            0_u8..12,
-            any::<u128>(),
-            any::<u32>(),
-            any::<u64>(),
-            any::<bool>(),
-            any::<i64>(),
-            any::<i64>(),
-        )
+        (0_u8..12, any::<u128>(), any::<u32>(), any::<u64>(), any::<bool>(), any::<i64>(), any::<i64>())
             .prop_map(|(kind, id, ordinal, attempt, flag, time, cents)| {
                 let (id, ordinal, attempt) = (PaymentId(id), Ordinal(ordinal), AttemptId(attempt));
-                let processor = if flag {
-                    Processor::Fallback
-                } else {
-                    Processor::Default
-                };
+                let processor = if flag { Processor::Fallback } else { Processor::Default };
                 let (requested_at, cents) = (Timestamp(time), Cents(cents));
                 match kind {
                     0 | 1 => Record::Accepted { id, cents },
-                    2 => Record::Intended {
-                        ordinal,
-                        attempt,
-                        processor,
-                        requested_at,
-                    },
+                    2 => Record::Intended { ordinal, attempt, processor, requested_at },
                     3 => {
                         let negative = if flag { Negative::Refused } else { Negative::NotNow };
-                        Record::Cleared {
-                            ordinal,
-                            attempt,
-                            negative,
-                        }
+                        Record::Cleared { ordinal, attempt, negative }
                     }
-                    4 => Record::Charged {
-                        ordinal,
-                        processor,
-                        terms: Terms::Ours,
-                    },
-                    5 => Record::Charged {
-                        ordinal,
-                        processor,
-                        terms: Terms::Theirs { requested_at, cents },
-                    },
+                    4 => Record::Charged { ordinal, processor, terms: Terms::Ours },
+                    5 => Record::Charged { ordinal, processor, terms: Terms::Theirs { requested_at, cents } },
                     6 => Record::Surprised { ordinal },
                     7 => Record::Conflicted { ordinal },
                     8 => Record::Died { ordinal },

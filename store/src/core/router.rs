@@ -149,9 +149,7 @@ impl Belief {
     }
 
     fn oldest_age_us(&self, calls: &Calls, processor: Processor, now_us: u64) -> u64 {
-        calls
-            .oldest_since_us(processor, self.watermark)
-            .map_or(0, |since| now_us.saturating_sub(since))
+        calls.oldest_since_us(processor, self.watermark).map_or(0, |since| now_us.saturating_sub(since))
     }
 }
 
@@ -222,12 +220,8 @@ impl Router {
         if self.admits(dear, calls, now_us) {
             return Route::To(dear);
         }
-        let usable = |processor| {
-            matches!(
-                self.state(processor, calls, now_us),
-                State::Usable | State::Stalled
-            )
-        };
+        let usable =
+            |processor| matches!(self.state(processor, calls, now_us), State::Usable | State::Stalled);
         if usable(cheap) || usable(dear) {
             return Route::Wait;
         }
@@ -235,10 +229,7 @@ impl Router {
         let slow = |processor| {
             self.state(processor, calls, now_us) == State::Slow && self.has_room(processor, calls)
         };
-        [cheap, dear]
-            .into_iter()
-            .find(|processor| slow(*processor))
-            .map_or(Route::Wait, Route::To)
+        [cheap, dear].into_iter().find(|processor| slow(*processor)).map_or(Route::Wait, Route::To)
     }
 
     /// True when a payment that may only go to this processor can go now: a call, or a canary.
@@ -260,14 +251,9 @@ impl Router {
 
     fn canary_is_due(&self, processor: Processor, calls: &Calls, now_us: u64) -> bool {
         let belief = &self.beliefs[processor];
-        let believed_ms = belief
-            .delay_us
-            .max(belief.oldest_age_us(calls, processor, now_us))
-            / 1000;
+        let believed_ms = belief.delay_us.max(belief.oldest_age_us(calls, processor, now_us)) / 1000;
         believed_ms + CANARY_GUARD_MS <= self.config.audit_margin_ms
-            && belief
-                .last_dispatch_us
-                .is_none_or(|last| now_us >= last + CANARY_INTERVAL_MS * 1000)
+            && belief.last_dispatch_us.is_none_or(|last| now_us >= last + CANARY_INTERVAL_MS * 1000)
     }
 
     /// Takes a token of the pace. False when the pace forbids a dispatch now.
@@ -342,11 +328,7 @@ impl Router {
         let Some(asked_us) = belief.health_out_since_us.take() else {
             return;
         };
-        let Health::Answered {
-            failing,
-            min_response_ms,
-        } = health
-        else {
+        let Health::Answered { failing, min_response_ms } = health else {
             return;
         };
         if belief.last_answer_us > asked_us {
@@ -359,9 +341,8 @@ impl Router {
         } else {
             // Its own word is no proof: the next payment is a canary, at once, and what is out by now is no longer late.
             belief.last_dispatch_us = None;
-            belief.watermark = calls
-                .youngest(processor)
-                .map_or(belief.watermark, |at| at.max(belief.watermark));
+            belief.watermark =
+                calls.youngest(processor).map_or(belief.watermark, |at| at.max(belief.watermark));
             belief.last_answer_us = now_us;
         }
     }
@@ -369,10 +350,7 @@ impl Router {
     /// Remembers since when a processor has been of no use.
     fn note_usability(&mut self, calls: &Calls, now_us: u64) {
         for processor in Processor::BOTH {
-            let usable = matches!(
-                self.state(processor, calls, now_us),
-                State::Usable | State::Stalled
-            );
+            let usable = matches!(self.state(processor, calls, now_us), State::Usable | State::Stalled);
             let belief = &mut self.beliefs[processor];
             belief.unusable_since_us = match belief.unusable_since_us {
                 _ if usable => None,

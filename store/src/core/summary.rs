@@ -72,11 +72,7 @@ impl Summary {
     /// When time goes back: then the order that every window rests on is gone (invariant 20).
     pub fn issue(&mut self, requested_at: Timestamp) -> Slot {
         let ms = requested_at.as_ms();
-        assert_eq!(
-            Timestamp::from_ms(ms),
-            requested_at,
-            "requestedAt is whole milliseconds"
-        );
+        assert_eq!(Timestamp::from_ms(ms), requested_at, "requestedAt is whole milliseconds");
         let last = self.issued.last().map_or(0, Entry::requested_at_ms);
         assert!(ms >= last, "requestedAt went back from {last} to {ms}");
         let slot =
@@ -109,17 +105,8 @@ impl Summary {
 
     /// Counts a charge under a time that stands outside the order of issue.
     pub fn charge_foreign(&mut self, requested_at: Timestamp, processor: Processor, cents: Cents) {
-        let at = self
-            .foreign
-            .partition_point(|other| other.requested_at <= requested_at);
-        self.foreign.insert(
-            at,
-            Foreign {
-                requested_at,
-                processor,
-                cents,
-            },
-        );
+        let at = self.foreign.partition_point(|other| other.requested_at <= requested_at);
+        self.foreign.insert(at, Foreign { requested_at, processor, cents });
     }
 
     /// Count and sum of each processor's charges inside the window, both ends included.
@@ -131,9 +118,7 @@ impl Summary {
         {
             return totals;
         }
-        let end = bounds
-            .to
-            .map_or(self.issued.len(), |to| self.partition(|time| time <= to));
+        let end = bounds.to.map_or(self.issued.len(), |to| self.partition(|time| time <= to));
         let start = bounds.from.map_or(0, |from| self.partition(|time| time < from));
         let (upper, lower) = (self.prefix(end), self.prefix(start));
         for processor in Processor::BOTH {
@@ -142,11 +127,7 @@ impl Summary {
                 cents: Cents(upper[processor].cents.0 - lower[processor].cents.0),
             };
         }
-        for foreign in self
-            .foreign
-            .iter()
-            .filter(|foreign| bounds.contains(foreign.requested_at))
-        {
+        for foreign in self.foreign.iter().filter(|foreign| bounds.contains(foreign.requested_at)) {
             add(&mut totals[foreign.processor], foreign.cents);
         }
         totals
@@ -332,10 +313,7 @@ mod tests {
             summary.charge(slot, Processor::Default, Cents(100));
         }
         let window = |from, to| {
-            let bounds = Bounds {
-                from: Some(Timestamp::from_ms(from)),
-                to: Some(Timestamp::from_ms(to)),
-            };
+            let bounds = Bounds { from: Some(Timestamp::from_ms(from)), to: Some(Timestamp::from_ms(to)) };
             summary.window(bounds)[Processor::Default].count
         };
         assert_eq!(window(10, 30), 3);
@@ -350,20 +328,8 @@ mod tests {
         summary.issue(Timestamp::from_ms(50));
         summary.charge_foreign(Timestamp(20_000_500), Processor::Fallback, Cents(9));
         summary.charge_foreign(Timestamp(10_000), Processor::Fallback, Cents(5));
-        let bounds = Bounds {
-            from: Some(Timestamp(20_000_500)),
-            to: None,
-        };
-        assert_eq!(
-            summary.window(bounds)[Processor::Fallback],
-            Totals {
-                count: 1,
-                cents: Cents(9)
-            }
-        );
-        assert_eq!(
-            summary.window(Bounds::default())[Processor::Fallback].cents,
-            Cents(14)
-        );
+        let bounds = Bounds { from: Some(Timestamp(20_000_500)), to: None };
+        assert_eq!(summary.window(bounds)[Processor::Fallback], Totals { count: 1, cents: Cents(9) });
+        assert_eq!(summary.window(Bounds::default())[Processor::Fallback].cents, Cents(14));
     }
 }

@@ -210,38 +210,20 @@ mod tests {
 
     #[test]
     fn a_header_is_read_back_and_every_flipped_bit_is_noticed() {
-        let header = SegmentHeader {
-            segment: 7,
-            first_sequence: 99,
-            chain: 0xdead_beef,
-            created_ms: 5,
-        };
+        let header = SegmentHeader { segment: 7, first_sequence: 99, chain: 0xdead_beef, created_ms: 5 };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         for bit in 0..bytes.len() * 8 {
             let mut broken = bytes;
             broken[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(
-                SegmentHeader::decode(&broken),
-                Err(HeaderError::Broken),
-                "bit {bit}"
-            );
+            assert_eq!(SegmentHeader::decode(&broken), Err(HeaderError::Broken), "bit {bit}");
         }
-        assert_eq!(
-            SegmentHeader::decode(&[0; SEGMENT_HEADER_BYTES]),
-            Err(HeaderError::Blank)
-        );
+        assert_eq!(SegmentHeader::decode(&[0; SEGMENT_HEADER_BYTES]), Err(HeaderError::Blank));
     }
 
     #[test]
     fn another_version_is_told_by_its_number() {
-        let mut bytes = SegmentHeader {
-            segment: 0,
-            first_sequence: 1,
-            chain: 0,
-            created_ms: 0,
-        }
-        .encode();
+        let mut bytes = SegmentHeader { segment: 0, first_sequence: 1, chain: 0, created_ms: 0 }.encode();
         bytes[8] = 2;
         let crc = crc32fast::hash(&bytes[..60]);
         bytes[60..].copy_from_slice(&crc.to_le_bytes());
@@ -253,10 +235,7 @@ mod tests {
         let mut bytes = Vec::new();
         encode(&mut bytes, 3, 1, 2, 1, 4, b"thirteen bytes");
         assert!(decode(&bytes, 3).is_some());
-        assert!(
-            decode(&bytes, 4).is_none(),
-            "a frame of another segment is none of this one"
-        );
+        assert!(decode(&bytes, 4).is_none(), "a frame of another segment is none of this one");
         for bit in 0..bytes.len() * 8 {
             let mut broken = bytes.clone();
             broken[bit / 8] ^= 1 << (bit % 8);

@@ -86,19 +86,9 @@ impl Log {
         replay: impl FnMut(&crate::core::record::Record),
     ) -> Result<(Self, Recovered), OpenError> {
         if durability == Durability::None {
-            return Ok((
-                Self {
-                    durability,
-                    disk: None,
-                    sequence: 0,
-                },
-                Recovered::default(),
-            ));
+            return Ok((Self { durability, disk: None, sequence: 0 }, Recovered::default()));
         }
-        let io_error = |source| OpenError::Io {
-            dir: dir.to_owned(),
-            source,
-        };
+        let io_error = |source| OpenError::Io { dir: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(io_error)?;
         let lock = wire::socket::lock(&dir.join("log.lock")).map_err(io_error)?;
         let recovered = recovery::recover(dir, replay)?;
@@ -109,22 +99,8 @@ impl Log {
         .map_err(io_error)?;
         let flusher = Flusher::start(dir, durability, recovered.sequence, &segment.file).map_err(io_error)?;
         let dir = dir.to_owned();
-        let disk = Disk {
-            dir,
-            segment,
-            chain: recovered.chain,
-            buffer: Vec::new(),
-            flusher,
-            _lock: lock,
-        };
-        Ok((
-            Self {
-                durability,
-                disk: Some(disk),
-                sequence: recovered.sequence,
-            },
-            recovered,
-        ))
+        let disk = Disk { dir, segment, chain: recovered.chain, buffer: Vec::new(), flusher, _lock: lock };
+        Ok((Self { durability, disk: Some(disk), sequence: recovered.sequence }, recovered))
     }
 
     /// Appends the records of one turn with one write.
@@ -141,15 +117,7 @@ impl Log {
         disk.buffer.clear();
         let durable = disk.flusher.lock().durable;
         let number = disk.segment.number;
-        disk.chain = frame::encode(
-            &mut disk.buffer,
-            number,
-            disk.chain,
-            first,
-            durable,
-            count,
-            records,
-        );
+        disk.chain = frame::encode(&mut disk.buffer, number, disk.chain, first, durable, count, records);
         disk.segment.append(&disk.buffer)?;
         disk.flusher.written(self.sequence, disk.segment.is_half_full());
         Ok(())
@@ -202,12 +170,7 @@ impl Disk {
 fn header(segment: u64, first_sequence: Sequence, chain: u32) -> SegmentHeader {
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let created_ms = u64::try_from(created.as_millis()).unwrap_or(0);
-    SegmentHeader {
-        segment,
-        first_sequence,
-        chain,
-        created_ms,
-    }
+    SegmentHeader { segment, first_sequence, chain, created_ms }
 }
 
 /// What the flushing thread and the store share.
@@ -244,22 +207,14 @@ impl Flusher {
             finishing: false,
         };
         let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        let flusher = Arc::new(Self {
-            state: Mutex::new(state),
-            wake: Condvar::new(),
-            event,
-        });
+        let flusher = Arc::new(Self { state: Mutex::new(state), wake: Condvar::new(), event });
         let (shared, dir) = (Arc::clone(&flusher), dir.to_owned());
-        thread::Builder::new()
-            .name("flush".to_owned())
-            .spawn(move || shared.run(&dir, durability))?;
+        thread::Builder::new().name("flush".to_owned()).spawn(move || shared.run(&dir, durability))?;
         Ok(flusher)
     }
 
     fn lock(&self) -> MutexGuard<'_, FlushState> {
-        self.state
-            .lock()
-            .expect("the flushing thread does not panic with the lock")
+        self.state.lock().expect("the flushing thread does not panic with the lock")
     }
 
     fn written(&self, sequence: Sequence, prepare_next: bool) {
@@ -279,10 +234,7 @@ impl Flusher {
         state.finishing = true;
         self.wake.notify_all();
         while state.durable < state.written {
-            state = self
-                .wake
-                .wait(state)
-                .expect("the flushing thread does not panic with the lock");
+            state = self.wake.wait(state).expect("the flushing thread does not panic with the lock");
         }
     }
 
@@ -290,10 +242,7 @@ impl Flusher {
         loop {
             let mut state = self.lock();
             while state.written == state.durable {
-                state = self
-                    .wake
-                    .wait(state)
-                    .expect("the store does not panic with the lock");
+                state = self.wake.wait(state).expect("the store does not panic with the lock");
             }
             if durability == Durability::Process && !state.finishing {
                 // The pace of the flushes, not a wait for an event: whoever wakes it early finds it asleep again.

@@ -104,8 +104,11 @@ pub fn recover_images(
     let mut images = images.peekable();
     while let Some(image) = images.next() {
         let Image { number, path, bytes } = image?;
-        let corrupt =
-            |offset: usize, what: String| RecoveryError::Corrupt { path: path.clone(), offset: offset as u64, what };
+        let corrupt = |offset: usize, what: String| RecoveryError::Corrupt {
+            path: path.clone(),
+            offset: offset as u64,
+            what,
+        };
         let before = recovered.end.map(|(before, _)| before);
         if before.is_some_and(|before| before + 1 != number) {
             return Err(corrupt(0, format!("segment {} is missing before it", number - 1)));
@@ -115,8 +118,9 @@ pub fn recover_images(
             .map_err(|(offset, error)| corrupt(offset, error.to_string()))?;
         recovered.end = Some((number, end as u64));
         if images.peek().is_none() {
-            recovered.torn_bytes = torn_bytes(&bytes, number, end, recovered.sequence)
-                .map_err(|offset| corrupt(end, format!("a sound frame at byte {offset} says that this was durable")))?;
+            recovered.torn_bytes = torn_bytes(&bytes, number, end, recovered.sequence).map_err(|offset| {
+                corrupt(end, format!("a sound frame at byte {offset} says that this was durable"))
+            })?;
         }
     }
     Ok(recovered)
@@ -130,28 +134,18 @@ fn check_header(
     is_first: bool,
     recovered: &mut Recovered,
 ) -> Result<(), RecoveryError> {
-    let corrupt = |what: String| RecoveryError::Corrupt {
-        path: path.to_owned(),
-        offset: 0,
-        what,
-    };
+    let corrupt = |what: String| RecoveryError::Corrupt { path: path.to_owned(), offset: 0, what };
     let header = match SegmentHeader::decode(bytes) {
         Ok(header) => header,
         Err(HeaderError::Version(found)) => {
-            return Err(RecoveryError::Version {
-                path: path.to_owned(),
-                found,
-            });
+            return Err(RecoveryError::Version { path: path.to_owned(), found });
         }
         Err(HeaderError::Blank | HeaderError::Broken) => {
             return Err(corrupt("its header is broken".to_owned()));
         }
     };
     if header.segment != number {
-        return Err(corrupt(format!(
-            "its header is that of segment {}",
-            header.segment
-        )));
+        return Err(corrupt(format!("its header is that of segment {}", header.segment)));
     }
     if is_first {
         recovered.sequence = header.first_sequence - 1;

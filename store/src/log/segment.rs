@@ -47,11 +47,7 @@ impl Segment {
         file.sync_data()?;
         fs::rename(&next, path(dir, header.segment))?;
         File::open(dir)?.sync_all()?;
-        Ok(Self {
-            number: header.segment,
-            file: Arc::new(file),
-            position: SEGMENT_HEADER_BYTES as u64,
-        })
+        Ok(Self { number: header.segment, file: Arc::new(file), position: SEGMENT_HEADER_BYTES as u64 })
     }
 
     /// Goes on with a segment that recovery has read up to `position`, and clears what lies behind: a stale frame there
@@ -64,11 +60,7 @@ impl Segment {
         fill_with_zeros(&file, position, SEGMENT_BYTES)?;
         file.set_len(SEGMENT_BYTES)?;
         file.sync_all()?;
-        Ok(Self {
-            number,
-            file: Arc::new(file),
-            position,
-        })
+        Ok(Self { number, file: Arc::new(file), position })
     }
 
     /// Appends bytes; the caller has seen to it that they fit.
@@ -120,9 +112,7 @@ pub fn list(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
+        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
         numbers.extend(number.and_then(|digits| u64::from_str_radix(digits, 16).ok()));
     }
     numbers.sort_unstable();

@@ -1,0 +1,420 @@
+//! The api's part in keeping the promise, without a socket or a clock: what was asked of the store and is not answered,
+//! which calls are out, and which reports the store has not acknowledged.
+//!
+//! * A request is held up to [`HOLD_US`], also while there is no store. After a loss everything is asked again, but a
+//!   purge: sent twice it would also wipe what was acknowledged between the two.
+//! * A report is kept until the store acknowledges it, in order, and delivered again to the next store.
+//! * A hello lists the calls that are out, so that they stay open there.
+//! * A fresh lease that has become stale on its way is handed back: nothing was sent.
+//!
+//! The shell ([`crate::link`]) moves the bytes of [`Desk::outbox`] to the store and gives frames from it to
+//! [`Desk::take`]; the simulation does the same with this very code.
+
+use std::collections::{BTreeMap, VecDeque};
+use wire::frame::{
+    AttemptId, CallKind, FromApi, FromStore, HELD_ATTEMPTS_MAX, HeldAttempt, LEASE_FRESH_MS, Lease, Message,
+    Outcome, Report,
+};
+use wire::{Bounds, Cents, PaymentId, Processor};
+
+/// How long a request is held for a store that is away (CONTRACT section 5).
+pub const HOLD_US: u64 = 1_000_000;
+
+/// Requests that may wait for the store at once: each is a connection of a client, and those have a cap of their own.
+const PENDING_MAX: usize = 65_536;
+
+/// After so long a call no longer counts against the store's cap (MONEY.md, table of events).
+const OVERDUE_US: u64 = 30_000_000;
+
+/// Overdue calls whose sockets are kept; beyond it the oldest is closed and its attempt unknown for good.
+const OVERDUE_MAX: usize = 500;
+
+// CALLS_MAX is at most 1,000 (config).
+const _: () = assert!(1_000 + OVERDUE_MAX < HELD_ATTEMPTS_MAX);
+
+/// What a client's request becomes; the desk adds the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Take this payment.
+    Accept(PaymentId, Cents),
+    /// Sum up a window.
+    Summary(Bounds),
+    /// Forget everything.
+    Purge,
+    /// Your metrics, please.
+    Metrics,
+}
+
+impl Ask {
+    fn frame(self, request: u64) -> FromApi {
+        match self {
+            Self::Accept(id, cents) => FromApi::Accept { request, id, cents },
+            Self::Summary(bounds) => FromApi::Summary { request, bounds },
+            Self::Purge => FromApi::Purge { request },
+            Self::Metrics => FromApi::Metrics { request },
+        }
+    }
+
+    fn is_repeatable(self) -> bool {
+        !matches!(self, Self::Purge)
+    }
+}
+
+/// Why there is no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The store never got the request: nothing was recorded.
+    NeverSent,
+    /// The store may have got it: unknown.
+    Unknown,
+}
+
+/// What the shell has to do about a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Nothing.
+    Nothing,
+    /// The reply to this request.
+    Reply(u64, FromStore),
+    /// Make this call, and [`Desk::finish`] it.
+    Call(Lease),
+    /// Ask this processor for its health.
+    Health(Processor),
+}
+
+#[derive(Debug)]
+struct Pending {
+    ask: Ask,
+    sent: bool,
+    deadline_us: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    lease: Lease,
+    since_us: u64,
+    is_overdue: bool,
+}
+
+/// All that an api remembers.
+#[derive(Debug)]
+pub struct Desk {
+    instance: u64,
+    calls_max: u16,
+    connected: bool,
+    draining: bool,
+    outbox: Vec<u8>,
+    next_request: u64,
+    /// By number, which is by deadline too.
+    pending: BTreeMap<u64, Pending>,
+    reports: VecDeque<Report>,
+    reported: u64,
+    held: BTreeMap<AttemptId, Held>,
+}
+
+impl Desk {
+    /// A desk without a store. `instance` tells this process from every other.
+    #[must_use]
+    pub fn new(instance: u64, calls_max: u16) -> Self {
+        Self {
+            instance,
+            calls_max,
+            connected: false,
+            draining: false,
+            outbox: Vec::new(),
+            next_request: 0,
+            pending: BTreeMap::new(),
+            reports: VecDeque::new(),
+            reported: 0,
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Encoded frames for the store. The shell takes from the front what it has written.
+    pub fn outbox(&mut self) -> &mut Vec<u8> {
+        &mut self.outbox
+    }
+
+    /// True between [`Desk::connect`] and [`Desk::disconnect`].
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// True when a request waits for its reply.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Posts that are out.
+    #[must_use]
+    pub fn calls_len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// True when no call is out and every report is acknowledged.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.held.is_empty() && self.reports.is_empty()
+    }
+
+    // Towards the store.
+
+    /// Asks the store and tells the number of the request; `None` when too many wait already.
+    pub fn ask(&mut self, ask: Ask, now_us: u64) -> Option<u64> {
+        if self.pending.len() >= PENDING_MAX {
+            return None;
+        }
+        let request = self.next_request;
+        self.next_request += 1;
+        let sent = self.connected;
+        if sent {
+            ask.frame(request).encode(&mut self.outbox);
+        }
+        self.pending.insert(request, Pending { ask, sent, deadline_us: now_us + HOLD_US });
+        Some(request)
+    }
+
+    /// Tells the store something that it can do without: lost when there is none now.
+    pub fn tell(&mut self, frame: &FromApi) {
+        if self.connected {
+            frame.encode(&mut self.outbox);
+        }
+    }
+
+    /// Asks for no more leases, now and of every later store.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        self.tell(&FromApi::Drain);
+    }
+
+    /// A connection to a store is there: everything that it must know goes into the outbox, hello first.
+    pub fn connect(&mut self, now_us: u64) {
+        self.outbox.clear();
+        let held = self.held.iter().filter(|(_, held)| !held.is_overdue).map(|(attempt, held)| HeldAttempt {
+            attempt: *attempt,
+            age_ms: now_us.saturating_sub(held.since_us) / 1000,
+        });
+        let hello =
+            FromApi::Hello { instance: self.instance, calls_max: self.calls_max, held: held.collect() };
+        hello.encode(&mut self.outbox);
+        if self.draining {
+            FromApi::Drain.encode(&mut self.outbox);
+        }
+        for report in &self.reports {
+            FromApi::Report(*report).encode(&mut self.outbox);
+        }
+        for (request, pending) in &mut self.pending {
+            pending.ask.frame(*request).encode(&mut self.outbox);
+            pending.sent = true;
+        }
+        self.connected = true;
+    }
+
+    /// The connection is lost. Tells the requests that are over; the others wait for the next store.
+    pub fn disconnect(&mut self) -> Vec<(u64, Unanswered)> {
+        self.connected = false;
+        self.outbox.clear();
+        let over = self.pending.extract_if(.., |_, pending| pending.sent && !pending.ask.is_repeatable());
+        over.map(|(request, _)| (request, Unanswered::Unknown)).collect()
+    }
+
+    /// Tells the requests that have waited for too long.
+    pub fn expire(&mut self, now_us: u64) -> Vec<(u64, Unanswered)> {
+        let mut over = Vec::new();
+        while let Some(oldest) =
+            self.pending.first_entry().filter(|oldest| oldest.get().deadline_us <= now_us)
+        {
+            let why = if oldest.get().sent { Unanswered::Unknown } else { Unanswered::NeverSent };
+            over.push((*oldest.key(), why));
+            oldest.remove();
+        }
+        over
+    }
+
+    // From the store.
+
+    /// Takes a frame. `wall_ms` is the wall clock that the store's `requestedAt` comes from.
+    pub fn take(&mut self, message: FromStore, now_us: u64, wall_ms: u64) -> Taken {
+        match message {
+            FromStore::Welcome => Taken::Nothing,
+            FromStore::Accepted { request, .. }
+            | FromStore::Summary { request, .. }
+            | FromStore::Purged { request }
+            | FromStore::Metrics { request, .. } => match self.pending.remove(&request) {
+                Some(_) => Taken::Reply(request, message),
+                None => Taken::Nothing,
+            },
+            FromStore::Lease(lease) => self.take_lease(lease, now_us, wall_ms),
+            FromStore::HealthLease { processor } => Taken::Health(processor),
+            FromStore::Acknowledge { sequence } => {
+                let done = self.reports.partition_point(|report| report.sequence <= sequence);
+                self.reports.drain(..done);
+                Taken::Nothing
+            }
+        }
+    }
+
+    fn take_lease(&mut self, lease: Lease, now_us: u64, wall_ms: u64) -> Taken {
+        if lease.kind == CallKind::Post {
+            let is_stale = lease.fresh && wall_ms.saturating_sub(lease.requested_at.as_ms()) > LEASE_FRESH_MS;
+            if is_stale || self.draining {
+                self.report(&lease, Outcome::HandedBack, 0, 0);
+                return Taken::Nothing;
+            }
+            self.held.insert(lease.attempt, Held { lease, since_us: now_us, is_overdue: false });
+        }
+        Taken::Call(lease)
+    }
+
+    // Calls.
+
+    /// A call has come to its end.
+    pub fn finish(&mut self, lease: &Lease, outcome: Outcome, status: u16, latency_us: u64) {
+        self.held.remove(&lease.attempt);
+        self.report(lease, outcome, status, latency_us);
+    }
+
+    /// Tells the store which calls are overdue. Returns those that the shell must close, oldest first: too many are.
+    pub fn sweep(&mut self, now_us: u64) -> Vec<AttemptId> {
+        let late = |held: &Held| !held.is_overdue && now_us.saturating_sub(held.since_us) > OVERDUE_US;
+        let newly: Vec<Lease> = self.held.values().filter(|held| late(held)).map(|held| held.lease).collect();
+        for lease in newly {
+            let held = self.held.get_mut(&lease.attempt).expect("it was just found there");
+            held.is_overdue = true;
+            let latency_us = now_us.saturating_sub(held.since_us);
+            self.report(&lease, Outcome::Overdue, 0, latency_us);
+        }
+        let overdue: Vec<Lease> =
+            self.held.values().filter(|held| held.is_overdue).map(|held| held.lease).collect();
+        let too_many = overdue.len().saturating_sub(OVERDUE_MAX);
+        for lease in &overdue[..too_many] {
+            self.finish(lease, Outcome::Lost, 0, OVERDUE_US);
+        }
+        overdue[..too_many].iter().map(|lease| lease.attempt).collect()
+    }
+
+    fn report(&mut self, lease: &Lease, outcome: Outcome, status: u16, latency_us: u64) {
+        self.reported += 1;
+        let report = Report {
+            sequence: self.reported,
+            attempt: lease.attempt,
+            id: lease.id,
+            processor: lease.processor,
+            outcome,
+            status,
+            latency_us: u32::try_from(latency_us).unwrap_or(u32::MAX),
+        };
+        self.reports.push_back(report);
+        self.tell(&FromApi::Report(report));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::Timestamp;
+    use wire::frame::decode;
+
+    fn said(desk: &mut Desk) -> Vec<FromApi> {
+        let bytes = std::mem::take(desk.outbox());
+        let mut rest = &bytes[..];
+        let mut frames = Vec::new();
+        while let Some((frame, used)) = decode(rest).unwrap() {
+            frames.push(frame);
+            rest = &rest[used..];
+        }
+        frames
+    }
+
+    fn lease(number: u64, fresh: bool) -> Lease {
+        Lease {
+            attempt: AttemptId(number),
+            id: PaymentId(u128::from(number)),
+            cents: Cents(1),
+            processor: Processor::Default,
+            requested_at: Timestamp::from_ms(1_000),
+            kind: CallKind::Post,
+            fresh,
+        }
+    }
+
+    fn outcomes(frames: &[FromApi]) -> Vec<(u64, Outcome)> {
+        let reports = frames.iter().filter_map(|frame| match frame {
+            FromApi::Report(report) => Some((report.attempt.0, report.outcome)),
+            _ => None,
+        });
+        reports.collect()
+    }
+
+    #[test]
+    fn a_request_outlives_the_store_but_not_a_second() {
+        let mut desk = Desk::new(1, 10);
+        let first = desk.ask(Ask::Accept(PaymentId(1), Cents(2)), 0).unwrap();
+        assert!(said(&mut desk).is_empty());
+        desk.connect(100);
+        assert_eq!(said(&mut desk).len(), 2, "hello and the request");
+        let second = desk.ask(Ask::Purge, 200).unwrap();
+        assert_eq!(desk.disconnect(), [(second, Unanswered::Unknown)], "a purge is not sent twice");
+        let third = desk.ask(Ask::Accept(PaymentId(2), Cents(2)), 300).unwrap();
+        assert_eq!(desk.expire(HOLD_US - 1), []);
+        assert_eq!(desk.expire(HOLD_US), [(first, Unanswered::Unknown)]);
+        assert_eq!(desk.expire(2 * HOLD_US), [(third, Unanswered::NeverSent)]);
+    }
+
+    #[test]
+    fn reports_are_delivered_again_until_they_are_acknowledged() {
+        let mut desk = Desk::new(1, 10);
+        desk.connect(0);
+        for number in 1..=3 {
+            assert_eq!(
+                desk.take(FromStore::Lease(lease(number, true)), 0, 1_050),
+                Taken::Call(lease(number, true))
+            );
+        }
+        desk.finish(&lease(1, true), Outcome::Charged, 200, 5);
+        desk.finish(&lease(2, true), Outcome::Lost, 0, 5);
+        desk.take(FromStore::Acknowledge { sequence: 1 }, 0, 0);
+        desk.disconnect();
+        desk.connect(7_000);
+        let frames = said(&mut desk);
+        let held = vec![HeldAttempt { attempt: AttemptId(3), age_ms: 7 }];
+        assert_eq!(frames[0], FromApi::Hello { instance: 1, calls_max: 10, held });
+        assert_eq!(outcomes(&frames), [(2, Outcome::Lost)]);
+        assert!(!desk.is_settled());
+    }
+
+    #[test]
+    fn a_stale_lease_and_one_that_comes_while_draining_are_handed_back() {
+        let mut desk = Desk::new(1, 10);
+        desk.connect(0);
+        assert_eq!(desk.take(FromStore::Lease(lease(1, true)), 0, 1_051), Taken::Nothing);
+        assert!(
+            matches!(desk.take(FromStore::Lease(lease(2, false)), 0, 9_999), Taken::Call(_)),
+            "an old time is old"
+        );
+        desk.drain();
+        assert_eq!(desk.take(FromStore::Lease(lease(3, false)), 0, 1_000), Taken::Nothing);
+        assert_eq!(outcomes(&said(&mut desk)), [(1, Outcome::HandedBack), (3, Outcome::HandedBack)]);
+    }
+
+    #[test]
+    fn an_overdue_call_is_told_once_and_the_oldest_of_too_many_is_closed() {
+        let mut desk = Desk::new(1, 1_000);
+        desk.connect(0);
+        let count = OVERDUE_MAX as u64 + 1;
+        for number in 1..=count {
+            desk.take(FromStore::Lease(lease(number, false)), number, 0);
+        }
+        assert!(desk.sweep(OVERDUE_US).is_empty());
+        assert_eq!(desk.sweep(OVERDUE_US + count + 1), [AttemptId(1)]);
+        assert!(desk.sweep(OVERDUE_US + count + 2).is_empty());
+        let told = outcomes(&said(&mut desk));
+        assert_eq!(told.iter().filter(|(_, outcome)| *outcome == Outcome::Overdue).count() as u64, count);
+        assert_eq!(told.last(), Some(&(1, Outcome::Lost)));
+        // Its answer is still welcome.
+        desk.finish(&lease(2, false), Outcome::Charged, 200, 40_000_000);
+        assert_eq!(outcomes(&said(&mut desk)), [(2, Outcome::Charged)]);
+    }
+}
