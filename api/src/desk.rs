@@ -23,6 +23,9 @@ pub const HOLD_US: u64 = 1_000_000;
 /// Requests that may wait for the store at once: each is a connection of a client, and those have a cap of their own.
 const PENDING_MAX: usize = 65_536;
 
+/// A store that is stopped reads nothing; beyond so many bytes for it nothing more is asked.
+const OUTBOX_BYTES_MAX: usize = 1 << 20;
+
 /// After so long a call no longer counts against the store's cap (MONEY.md, table of events).
 const OVERDUE_US: u64 = 30_000_000;
 
@@ -161,9 +164,9 @@ impl Desk {
 
     // Towards the store.
 
-    /// Asks the store and tells the number of the request; `None` when too many wait already.
+    /// Asks the store and tells the number of the request; `None` when too much waits already.
     pub fn ask(&mut self, ask: Ask, now_us: u64) -> Option<u64> {
-        if self.pending.len() >= PENDING_MAX {
+        if self.pending.len() >= PENDING_MAX || self.outbox.len() > OUTBOX_BYTES_MAX {
             return None;
         }
         let request = self.next_request;

@@ -32,7 +32,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     socket::raise_descriptor_limit();
     let path = socket::backend_path(&config.socket_dir, &config.name);
-    let bound = socket::bind(&path).context("SOCKET_DIR, API_NAME: cannot bind this api's socket")?;
+    let (listener, _lock) =
+        socket::bind(&path).context("SOCKET_DIR, API_NAME: cannot bind this api's socket")?;
     tracing::info!(
         "{} listens on {}, default at {}, fallback at {}",
         config.name,
@@ -48,7 +49,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     };
     let store = socket::store_path(&config.socket_dir);
     let instance = uuid::Uuid::new_v4().as_u64_pair().0;
-    server::run(bound.listener.try_clone()?, store, config, instance, shutdown).await?;
+    server::run(listener, store, config, instance, shutdown).await?;
     tracing::info!("{} ended", config.name);
     Ok(())
 }

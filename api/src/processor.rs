@@ -14,16 +14,25 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use wire::frame::{CallKind, Health, Lease};
 
 /// A connection that is not made within this is not made at all: nothing was sent.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long an address is believed. Containers that are made anew may swap their addresses, and a payment at the wrong
+/// processor is charged twice; that takes longer than this.
+const RESOLVED_FOR: Duration = Duration::from_secs(1);
+
+/// How long the rest of an answer may take whose head has said all: then its connection is closed.
+const REST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The longest answer that is read. A processor's own has a hundred bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -56,7 +65,7 @@ pub struct Answering {
 pub struct Processor {
     address: Address,
     host: HeaderValue,
-    resolved: Cell<Option<SocketAddr>>,
+    resolved: Mutex<Option<(SocketAddr, Instant)>>,
     idle: RefCell<Vec<SendRequest<Full<Bytes>>>>,
 }
 
@@ -68,7 +77,7 @@ impl Processor {
     #[must_use]
     pub fn new(address: Address) -> Self {
         let host = HeaderValue::from_str(address.authority.as_str()).expect("an authority is a valid field");
-        Self { address, host, resolved: Cell::new(None), idle: RefCell::default() }
+        Self { address, host, resolved: Mutex::default(), idle: RefCell::default() }
     }
 
     /// Makes a leased call and returns with the head of its answer.
@@ -149,17 +158,11 @@ impl Processor {
 
     async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
         let connecting = async {
-            let address = match self.resolved.get() {
-                Some(address) => address,
-                None => self.resolve().await?,
-            };
+            let address = self.resolve().await?;
             TcpStream::connect(address).await
         };
         let connected = tokio::time::timeout(CONNECT_PATIENCE, connecting).await;
-        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).inspect_err(|_| {
-            // A container that was made anew has another address.
-            self.resolved.set(None);
-        })?;
+        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         stream.set_nodelay(true)?;
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
         socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
@@ -169,20 +172,29 @@ impl Processor {
         Ok(sender)
     }
 
+    /// Where the processor is now. Connections that are made together share one answer of the resolver.
     async fn resolve(&self) -> io::Result<SocketAddr> {
+        let mut resolved = self.resolved.lock().await;
+        if let Some((address, at)) = *resolved
+            && at.elapsed() < RESOLVED_FOR
+        {
+            return Ok(address);
+        }
         let (host, port) = self.address.host_and_port();
         let found = tokio::net::lookup_host((host.as_str(), port)).await?.next();
-        self.resolved.set(found);
+        *resolved = found.map(|address| (address, Instant::now()));
         found.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Gives a connection back for the next call, once what is left of the answer is read. One whose answer is too long
     /// is closed: its payment has been answered.
     pub async fn put_back(&self, mut answering: Answering) {
-        if answering.read_body().await.is_some()
-            && answering.sender.ready().await.is_ok()
-            && self.idle.borrow().len() < IDLE_MAX
-        {
+        let rest = async {
+            answering.read_body().await?;
+            answering.sender.ready().await.ok()
+        };
+        let is_usable = matches!(tokio::time::timeout(REST_PATIENCE, rest).await, Ok(Some(())));
+        if is_usable && self.idle.borrow().len() < IDLE_MAX {
             self.idle.borrow_mut().push(answering.sender);
         }
     }

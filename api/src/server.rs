@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use wire::PerProcessor;
 use wire::edge::{Edge, Stream};
@@ -58,6 +58,11 @@ pub async fn run(
         () = shutdown => (),
     }
     tracing::info!("draining");
+    // What the kernel has taken for us is served; after that a balancer finds nobody here and goes to another api.
+    while let Some(Ok((stream, _))) = now_or_never(listener.accept()).await {
+        serve(stream, &edge, &routes);
+    }
+    drop(listener);
     link.desk().drain();
     edge.drain(DRAIN_PATIENCE).await;
     let deadline = Instant::now() + DRAIN_PATIENCE;
@@ -73,12 +78,7 @@ async fn accept(listener: &UnixListener, edge: &Rc<Edge>, routes: &Rc<Routes>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let (edge, routes) = (Rc::clone(edge), Rc::clone(routes));
-                    tokio::task::spawn_local(async move {
-                        edge.serve(Stream::Unix(stream), |request| routes.handle(request)).await;
-                    });
-                }
+                Ok((stream, _)) => serve(stream, edge, routes),
                 Err(error) => {
                     tracing::warn!("cannot accept: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -86,5 +86,20 @@ async fn accept(listener: &UnixListener, edge: &Rc<Edge>, routes: &Rc<Routes>) {
             },
             _ = sweep.tick() => edge.sweep(),
         }
+    }
+}
+
+fn serve(stream: UnixStream, edge: &Rc<Edge>, routes: &Rc<Routes>) {
+    let (edge, routes) = (Rc::clone(edge), Rc::clone(routes));
+    tokio::task::spawn_local(async move {
+        edge.serve(Stream::Unix(stream), |request| routes.handle(request)).await;
+    });
+}
+
+async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = future => Some(done),
+        () = std::future::ready(()) => None,
     }
 }

@@ -32,7 +32,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     // As process 1 of a container a signal without a handler is ignored.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     socket::raise_descriptor_limit();
-    let admin = socket::bind(&admin_path(&config.socket_dir)).context("SOCKET_DIR: cannot bind lb.sock")?;
+    let (admin, _lock) =
+        socket::bind(&admin_path(&config.socket_dir)).context("SOCKET_DIR: cannot bind lb.sock")?;
     let listener =
         server::bind(config.listen).with_context(|| format!("LISTEN: cannot bind {}", config.listen))?;
     let Mode::Forward = config.mode;
@@ -43,7 +44,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
             _ = interrupt.recv() => (),
         }
     };
-    server::run(listener, admin.listener.try_clone()?, config, shutdown).await?;
+    server::run(listener, admin, config, shutdown).await?;
     tracing::info!("lb ended");
     Ok(())
 }

@@ -37,7 +37,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
 
     // The lock on the socket is the right to be the store: it comes before a look at the log.
     let path = socket::store_path(&config.socket_dir);
-    let bound = socket::bind(&path).context("SOCKET_DIR: cannot bind the store's socket")?;
+    let (listener, _lock) = socket::bind(&path).context("SOCKET_DIR: cannot bind the store's socket")?;
     let clock = Clock::start();
     let mut core = Core::new(config.core(random_key()?), clock.now());
     let started = Instant::now();
@@ -56,7 +56,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         recovered.sequence,
         started.elapsed().as_millis()
     );
-    Server::new(core, log, clock, bound.listener.try_clone()?)?.run(&signals)?;
+    Server::new(core, log, clock, listener)?.run(&signals)?;
     tracing::info!("store ended");
     Ok(())
 }

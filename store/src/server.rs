@@ -140,7 +140,8 @@ impl Server {
         let timeout =
             EpollTimeout::try_from(i32::try_from(timeout_ms).unwrap_or(i32::MAX)).expect("not negative");
         match self.epoll.wait(events, timeout) {
-            Err(nix::errno::Errno::EINTR) => Ok(0),
+            // We may have been stopped meanwhile: what came in that time is taken before anybody is called silent.
+            Err(nix::errno::Errno::EINTR) => Ok(self.epoll.wait(events, EpollTimeout::ZERO)?),
             waited => Ok(waited?),
         }
     }

@@ -409,7 +409,7 @@ impl<'a> Fields<'a> {
         Ok(match self.u8()? {
             0 => Outcome::Charged,
             1 => Outcome::Duplicate,
-            2 => Outcome::Found { requested_at: self.time()?, cents: self.cents()? },
+            2 => Outcome::Found { requested_at: self.time()?, cents: self.amount()? },
             3 => Outcome::Absent,
             4 => Outcome::Busy,
             5 => Outcome::Failing,

@@ -27,19 +27,14 @@ pub fn backend_path(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.sock"))
 }
 
-/// A bound socket, and the lock that makes it ours while this value lives.
-#[derive(Debug)]
-pub struct Bound {
-    /// Non-blocking.
-    pub listener: UnixListener,
-    _lock: Flock<File>,
-}
+/// What makes a socket ours while it lives.
+pub type Lock = Flock<File>;
 
-/// Binds `path`, after a dead predecessor if need be.
+/// Binds `path`, after a dead predecessor if need be. The listener is non-blocking.
 ///
 /// # Errors
 /// `AddrInUse` when a live process holds the lock; otherwise what the system says, with the path.
-pub fn bind(path: &Path) -> io::Result<Bound> {
+pub fn bind(path: &Path) -> io::Result<(UnixListener, Lock)> {
     let explain = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(explain)?;
@@ -52,14 +47,14 @@ pub fn bind(path: &Path) -> io::Result<Bound> {
     let listener = UnixListener::bind(path).map_err(explain)?;
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(explain)?;
     listener.set_nonblocking(true)?;
-    Ok(Bound { listener, _lock: lock })
+    Ok((listener, lock))
 }
 
 /// Takes the lock file `path`, made if need be, for as long as the value lives.
 ///
 /// # Errors
 /// `AddrInUse` when another process holds it.
-pub fn lock(path: &Path) -> io::Result<Flock<File>> {
+pub fn lock(path: &Path) -> io::Result<Lock> {
     let file = File::options()
         .create(true)
         .truncate(false)

@@ -23,8 +23,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         Just(Outcome::Charged),
         Just(Outcome::Duplicate),
-        (any::<i64>(), any::<i64>())
-            .prop_map(|(time, cents)| Outcome::Found { requested_at: Timestamp(time), cents: Cents(cents) }),
+        (any::<i64>(), amount())
+            .prop_map(|(time, cents)| Outcome::Found { requested_at: Timestamp(time), cents }),
         Just(Outcome::Absent),
         Just(Outcome::Busy),
         Just(Outcome::Failing),

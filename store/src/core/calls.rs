@@ -47,6 +47,17 @@ impl Calls {
         inquiry
     }
 
+    /// Forgets the inquiries: what they ask about is of the world before a purge.
+    pub fn drop_inquiries(&mut self) {
+        self.inquiries = PerProcessor::default();
+    }
+
+    /// True for a number of an inquiry.
+    #[must_use]
+    pub fn is_inquiry(attempt: AttemptId) -> bool {
+        attempt.0 & INQUIRY_BIT != 0
+    }
+
     /// Ends a call of either kind and tells which it was. `None` when it was not out.
     pub fn end(&mut self, processor: Processor, attempt: AttemptId) -> Option<(Call, CallKind)> {
         let post = self.open[processor].remove(&attempt).map(|call| (call, CallKind::Post));

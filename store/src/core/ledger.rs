@@ -165,6 +165,9 @@ pub struct Ledger {
     balance: Balance,
     last_requested_at: Timestamp,
     next_attempt: u64,
+    /// Attempts before this one are of a world that a purge has ended.
+    world_first_attempt: u64,
+    surprises: usize,
     conflicts: u64,
 }
 
@@ -194,6 +197,8 @@ impl Ledger {
             balance: Balance::default(),
             last_requested_at: Timestamp(0),
             next_attempt: 1,
+            world_first_attempt: 1,
+            surprises: 0,
             conflicts: 0,
         }
     }
@@ -210,6 +215,12 @@ impl Ledger {
     #[must_use]
     pub fn conflicts(&self) -> u64 {
         self.conflicts
+    }
+
+    /// Payments in flight that a processor held without our doing.
+    #[must_use]
+    pub fn surprises(&self) -> usize {
+        self.surprises
     }
 
     /// What a purge left behind and no answer has settled.
@@ -306,23 +317,34 @@ impl Ledger {
         (Record::Intended { ordinal, attempt, processor, requested_at }, pinned.is_none())
     }
 
-    /// Whom a report is about.
+    /// True for the number of an attempt that was made.
     #[must_use]
-    pub fn subject(&self, report: &Report) -> Subject {
-        match self.tombstones.get(&report.id) {
-            Some(tombstone) if tombstone.flight.unanswered.contains(&report.attempt) => Subject::Tombstone,
-            tombstone => match self.find(report.id) {
-                Some(ordinal) => Subject::Payment(ordinal),
-                None if tombstone.is_some() => Subject::Tombstone,
-                None => Subject::Nobody,
-            },
+    pub fn has_made(&self, attempt: AttemptId) -> bool {
+        attempt.0 < self.next_attempt
+    }
+
+    /// Whom a report is about. A payment and a tombstone never have the same id at a time.
+    #[must_use]
+    pub fn subject(&self, report: &Report, is_inquiry: bool) -> Subject {
+        if self.tombstones.contains_key(&report.id) {
+            return Subject::Tombstone;
+        }
+        let Some(ordinal) = self.find(report.id) else { return Subject::Nobody };
+        // An attempt from before a purge, on a payment that was settled then, says nothing about the one that bears its id
+        // now; unless this one was born pinned to it.
+        let is_of_this_world = is_inquiry || report.attempt.0 >= self.world_first_attempt;
+        let is_inherited = |flight: &Flight| flight.sealed || flight.unanswered.contains(&report.attempt);
+        if is_of_this_world || self.flights.get(&ordinal).is_some_and(is_inherited) {
+            Subject::Payment(ordinal)
+        } else {
+            Subject::Nobody
         }
     }
 
     /// What a report proves, as records to apply in order. Empty when it proves nothing new.
     #[must_use]
-    pub fn judge_report(&self, report: &Report) -> Vec<Record> {
-        match self.subject(report) {
+    pub fn judge_report(&self, subject: Subject, report: &Report) -> Vec<Record> {
+        match subject {
             Subject::Payment(ordinal) => self.judge_payment(ordinal, report),
             Subject::Tombstone => self.judge_tombstone(report),
             Subject::Nobody => Vec::new(),
@@ -437,6 +459,8 @@ impl Ledger {
             Record::Surprised { ordinal } => {
                 self.flights.get_mut(&ordinal).expect("a surprise is about a payment in flight").surprised =
                     true;
+                self.surprises += 1;
+                self.queue.take(ordinal);
             }
             Record::Conflicted { ordinal } => self.apply_conflicted(ordinal),
             Record::Died { ordinal } => {
@@ -475,6 +499,7 @@ impl Ledger {
         if let Some(tombstone) = self.tombstones.remove(&id) {
             assert_eq!(tombstone.cents, cents, "a payment born from a tombstone has its amount");
             self.queue.take(ordinal);
+            self.surprises += usize::from(tombstone.flight.surprised);
             self.flights.insert(ordinal, tombstone.flight);
             self.stand(ordinal, Standing::InFlight);
         }
@@ -539,6 +564,7 @@ impl Ledger {
         );
         self.queue.take(ordinal);
         let flight = self.flights.remove(&ordinal);
+        self.surprises -= usize::from(flight.as_ref().is_some_and(|flight| flight.surprised));
         let Payment { cents, slot, .. } = self.payments[ordinal.0 as usize];
         match (terms, flight) {
             (Terms::Theirs { requested_at, cents: theirs }, _) => {
@@ -570,13 +596,35 @@ impl Ledger {
         self.queue = Queue::default();
         self.summary = Summary::default();
         self.balance = Balance::default();
+        self.world_first_attempt = self.next_attempt;
+        self.surprises = 0;
         self.conflicts = 0;
     }
 
-    /// Lets the queue offer a payment in flight again, to its own processor, when no call of it is open.
+    /// Lets the queue offer a payment in flight again, to its own processor, when no call of it is open. One that
+    /// surprised us is never posted again: only what the processor holds settles it.
     pub fn offer_again(&mut self, ordinal: Ordinal) {
-        let processor = self.flights[&ordinal].processor;
-        self.queue.bind(ordinal, processor);
+        let Flight { processor, surprised, .. } = self.flights[&ordinal];
+        if !surprised {
+            self.queue.bind(ordinal, processor);
+        }
+    }
+
+    /// What a `GET` 404 proves: nothing, but for attempts of which `settled` says that they were answered, without
+    /// proof, long enough before it was asked for.
+    #[must_use]
+    pub fn judge_absence(
+        &self,
+        ordinal: Ordinal,
+        processor: Processor,
+        settled: impl Fn(AttemptId) -> bool,
+    ) -> Vec<Record> {
+        let flight = self.flights.get(&ordinal);
+        let Some(flight) = flight.filter(|flight| flight.processor == processor && !flight.surprised) else {
+            return Vec::new();
+        };
+        let cleared = flight.unanswered.iter().filter(|attempt| settled(**attempt));
+        cleared.map(|&attempt| Record::Cleared { ordinal, attempt, negative: Negative::NotNow }).collect()
     }
 
     fn stand(&mut self, ordinal: Ordinal, standing: Standing) {

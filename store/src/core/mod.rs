@@ -18,11 +18,11 @@ pub mod router;
 pub mod summary;
 
 use calls::{Call, Calls};
-use ledger::{Ledger, Subject};
+use ledger::{Ledger, Standing, Subject};
 use queue::Ordinal;
 use record::Record;
 use router::{Route, Router, RouterConfig, State};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use wire::frame::{Accepted, AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Lease, Outcome, Report};
 use wire::{PerProcessor, Processor};
@@ -32,6 +32,13 @@ const API_SILENCE_MS: u64 = 3_000;
 
 /// After a start, attempts of the time before wait so long for an api that still holds their call.
 const CLAIM_GRACE_MS: u64 = 1_000;
+
+/// After an answer that proves nothing, how long its attempt may still do something: above the 30 s that the
+/// processor's database gives a command.
+const UNCLEAR_SETTLED_MS: u64 = 35_000;
+
+/// Between two turns there are at most [`IDLE_TICK_US`]; after a longer time this process was stopped.
+const OWN_PAUSE_MS: u64 = 1_000;
 
 /// Inquiries that may be out at one processor: `GET` is for the few that are pinned, never a load.
 const INQUIRIES_MAX: usize = 4;
@@ -222,6 +229,17 @@ struct Api {
     reported: Option<u64>,
 }
 
+/// Whether attempts of the time before this start wait for an api that still holds their call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claims {
+    /// Nothing has been dispatched yet.
+    Unstarted,
+    /// Until then.
+    Until(u64),
+    /// No more.
+    Ended,
+}
+
 /// All state of the store.
 #[derive(Debug)]
 pub struct Core {
@@ -230,8 +248,15 @@ pub struct Core {
     router: Router,
     apis: BTreeMap<ApiId, Api>,
     inquired_us: BTreeMap<Ordinal, u64>,
-    /// Until then attempts of the time before this start wait for a claim.
-    claims_until_us: Option<u64>,
+    /// Leases that were too old when they arrived: the next one of that payment is sent whatever its age.
+    late: BTreeSet<Ordinal>,
+    /// When an attempt got an answer that proves nothing.
+    unclear_us: BTreeMap<(Ordinal, AttemptId), u64>,
+    /// The last canary among the payments that only this processor may get, and whether the next one is free.
+    bound_canary: PerProcessor<Option<Ordinal>>,
+    canary_is_free: PerProcessor<bool>,
+    claims: Claims,
+    dispatched_us: u64,
     counters: Counters,
 }
 
@@ -245,7 +270,12 @@ impl Core {
             router: Router::new(config.router, now.us),
             apis: BTreeMap::new(),
             inquired_us: BTreeMap::new(),
-            claims_until_us: Some(now.us + CLAIM_GRACE_MS * 1000),
+            late: BTreeSet::new(),
+            unclear_us: BTreeMap::new(),
+            bound_canary: PerProcessor::default(),
+            canary_is_free: PerProcessor::default(),
+            claims: Claims::Unstarted,
+            dispatched_us: now.us,
             counters: Counters::default(),
         }
     }
@@ -316,7 +346,8 @@ impl Core {
                 let accepted = self.ledger.judge_accept(id, cents);
                 if accepted == Accepted::Recorded {
                     self.record(Record::Accepted { id, cents }, effects);
-                    self.offer_if_born_pinned(id);
+                    // Born from a tombstone it has attempts, and may be repeated.
+                    self.offer(id);
                 }
                 self.counters.accepts[accepted as usize] += 1;
                 effects.sends.push((api, FromStore::Accepted { request, accepted }));
@@ -327,7 +358,11 @@ impl Core {
             }
             FromApi::Purge { request } => {
                 self.record(Record::Purged, effects);
+                self.calls.drop_inquiries();
                 self.inquired_us.clear();
+                self.late.clear();
+                self.unclear_us.clear();
+                self.bound_canary = PerProcessor::default();
                 self.counters.purges += 1;
                 effects.notes.push(Note::Purged { tombstones: self.ledger.tombstones().len() });
                 effects.sends.push((api, FromStore::Purged { request }));
@@ -348,8 +383,7 @@ impl Core {
         }
     }
 
-    /// A payment that is born from a tombstone has attempts; when none of their calls is open it may be repeated.
-    fn offer_if_born_pinned(&mut self, id: wire::PaymentId) {
+    fn offer(&mut self, id: wire::PaymentId) {
         if let Some(ordinal) = self.ledger.find(id) {
             self.offer_if_idle(ordinal);
         }
@@ -359,7 +393,7 @@ impl Core {
         let Some(flight) = self.ledger.flights().get(&ordinal) else {
             return;
         };
-        let waits_for_claim = self.claims_until_us.is_some();
+        let waits_for_claim = self.claims != Claims::Ended;
         if !waits_for_claim && !flight.unanswered.iter().any(|at| self.calls.is_open(flight.processor, *at)) {
             self.ledger.offer_again(ordinal);
         }
@@ -383,8 +417,9 @@ impl Core {
         effects: &mut Effects,
     ) {
         // The same api on a new connection: the old one is dead, whether or not the kernel has said so.
-        let old = self.apis.iter().find(|(other, known)| known.instance == instance || **other == api);
-        if let Some((&old, _)) = old {
+        let is_same = |(other, known): &(&ApiId, &Api)| known.instance == instance || **other == api;
+        let olds: Vec<ApiId> = self.apis.iter().filter(is_same).map(|(old, _)| *old).collect();
+        for old in olds {
             self.on_gone(old, effects);
             if old != api {
                 effects.hang_ups.push(old);
@@ -437,9 +472,7 @@ impl Core {
         let ended = self.calls.end_all_of(api);
         effects.notes.push(Note::ApiLeft { api, unknown: ended.len() });
         for (_, _, call) in ended {
-            if let Some(ordinal) = self.ledger.find(call.id) {
-                self.offer_if_idle(ordinal);
-            }
+            self.offer(call.id);
         }
     }
 
@@ -457,27 +490,76 @@ impl Core {
         if let Some(api) = self.apis.get_mut(&api) {
             api.reported = api.reported.max(Some(report.sequence));
         }
-        self.end_call(report);
-        self.router.on_report(report, now.us);
-        let subject = self.ledger.subject(report);
-        let records = self.ledger.judge_report(report);
+        let ended = self.end_call(report);
+        let is_inquiry = Calls::is_inquiry(report.attempt);
+        if is_inquiry && ended.is_none() {
+            // It was asked before a purge, or by another store: it will be asked again.
+            return;
+        }
+        if !is_inquiry && self.ledger.has_made(report.attempt) {
+            self.router.on_report(report, now.us);
+        }
+        let subject = self.ledger.subject(report, is_inquiry);
+        let mut records = self.ledger.judge_report(subject, report);
+        if let (Subject::Payment(ordinal), Some(call)) = (subject, ended) {
+            records.extend(self.judge_unproven(now, ordinal, report, call));
+        }
         self.alarm(report, &records, effects);
         for record in records {
             self.record(record, effects);
         }
         if let Subject::Payment(ordinal) = subject {
-            self.offer_if_idle(ordinal);
-            if !self.ledger.flights().contains_key(&ordinal) {
-                self.inquired_us.remove(&ordinal);
-            }
+            self.after_report(ordinal, report);
+        }
+        if let Some(call) = ended.filter(|call| call.id != report.id) {
+            self.offer(call.id);
         }
     }
 
-    fn end_call(&mut self, report: &Report) {
-        if let Some((call, CallKind::Post)) = self.calls.end(report.processor, report.attempt)
+    fn end_call(&mut self, report: &Report) -> Option<Call> {
+        let (call, kind) = self.calls.end(report.processor, report.attempt)?;
+        if kind == CallKind::Post
             && let Some(api) = self.apis.get_mut(&call.api)
         {
             api.open -= 1;
+        }
+        Some(call)
+    }
+
+    /// An answer that proves nothing is one all the same: nothing of its attempt happens more than
+    /// [`UNCLEAR_SETTLED_MS`] after it, and a `GET` 404 that was asked for later is a no (MONEY.md, table of events).
+    fn judge_unproven(&mut self, now: Now, ordinal: Ordinal, report: &Report, call: Call) -> Vec<Record> {
+        match report.outcome {
+            Outcome::Unclear if !Calls::is_inquiry(report.attempt) => {
+                self.unclear_us.insert((ordinal, report.attempt), now.us);
+                Vec::new()
+            }
+            Outcome::Absent => {
+                let settled = |attempt| {
+                    let answered = self.unclear_us.get(&(ordinal, attempt));
+                    answered.is_some_and(|at| call.since_us >= at + UNCLEAR_SETTLED_MS * 1000)
+                };
+                self.ledger.judge_absence(ordinal, report.processor, settled)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn after_report(&mut self, ordinal: Ordinal, report: &Report) {
+        self.offer_if_idle(ordinal);
+        if report.outcome == Outcome::HandedBack {
+            self.late.insert(ordinal);
+        }
+        match self.ledger.standing(ordinal) {
+            Standing::InFlight => (),
+            standing => {
+                self.inquired_us.remove(&ordinal);
+                let all = (ordinal, AttemptId(0))..=(ordinal, AttemptId(u64::MAX));
+                self.unclear_us.extract_if(all, |_, _| true).for_each(drop);
+                if standing != Standing::Queued {
+                    self.late.remove(&ordinal);
+                }
+            }
         }
     }
 
@@ -522,6 +604,12 @@ impl Core {
     }
 
     fn drop_silent(&mut self, now: Now, effects: &mut Effects) {
+        // After a pause of our own everybody looks silent: what they said waits to be read.
+        let was_paused = now.us.saturating_sub(self.dispatched_us) > OWN_PAUSE_MS * 1000;
+        self.dispatched_us = now.us;
+        if was_paused {
+            return;
+        }
         let is_silent = |known: &Api| now.us.saturating_sub(known.heard_us) > API_SILENCE_MS * 1000;
         let silent: Vec<ApiId> =
             self.apis.iter().filter(|(_, known)| is_silent(known)).map(|(api, _)| *api).collect();
@@ -532,8 +620,11 @@ impl Core {
     }
 
     fn end_claims(&mut self, now: Now) {
-        if self.claims_until_us.is_some_and(|until| now.us >= until) {
-            self.claims_until_us = None;
+        if self.claims == Claims::Unstarted {
+            self.claims = Claims::Until(now.us + CLAIM_GRACE_MS * 1000);
+        }
+        if matches!(self.claims, Claims::Until(until) if now.us >= until) {
+            self.claims = Claims::Ended;
             let adrift: Vec<Ordinal> = self.ledger.flights().keys().copied().collect();
             for ordinal in adrift {
                 self.offer_if_idle(ordinal);
@@ -557,10 +648,21 @@ impl Core {
     }
 
     fn dispatch_bound(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
-        while let Some(ordinal) = self.ledger.queue.first_bound(processor) {
-            let surprised = self.ledger.flights().get(&ordinal).is_some_and(|flight| flight.surprised);
-            if surprised || !self.router.admits(processor, &self.calls, now.us) {
+        while let Some(mut ordinal) = self.ledger.queue.first_bound(processor) {
+            if !self.router.admits_bound(processor, &self.calls, now.us) {
                 break;
+            }
+            if self.router.state(processor, &self.calls, now.us) == State::Failing {
+                // Canaries go round, and every second one is left to the free payments, so that one payment which a
+                // processor never answers properly cannot keep its circuit open for all.
+                let free_waits = self.ledger.queue.first_free().is_some();
+                if std::mem::take(&mut self.canary_is_free[processor]) && free_waits {
+                    break;
+                }
+                ordinal =
+                    self.ledger.queue.next_bound(processor, self.bound_canary[processor]).unwrap_or(ordinal);
+                self.bound_canary[processor] = Some(ordinal);
+                self.canary_is_free[processor] = true;
             }
             let Some(api) = self.pick_api() else { return };
             if !self.router.take_token(now.us) {
@@ -572,7 +674,8 @@ impl Core {
     }
 
     fn lease(&mut self, now: Now, ordinal: Ordinal, processor: Processor, api: ApiId, effects: &mut Effects) {
-        let (intended, fresh) = self.ledger.intend(ordinal, processor, now.wall_ms);
+        let (intended, mut fresh) = self.ledger.intend(ordinal, processor, now.wall_ms);
+        fresh &= !self.late.remove(&ordinal);
         let Record::Intended { attempt, requested_at, .. } = intended else {
             unreachable!("an intent is an intent")
         };
@@ -589,7 +692,7 @@ impl Core {
     /// Asks what became of payments that are pinned to a processor which does not take posts now: `GET` has neither
     /// its delay nor its failure flag (CONTRACT section 2). A surprised payment is only ever asked for.
     fn inquire(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
-        if self.ledger.queue.bound_len(processor) == 0 {
+        if self.ledger.queue.bound_len(processor) == 0 && self.ledger.surprises() == 0 {
             return;
         }
         let room = INQUIRIES_MAX.saturating_sub(self.calls.inquiries_len(processor));

@@ -68,6 +68,13 @@ impl Queue {
         self.bound[processor].first().copied().map(Ordinal)
     }
 
+    /// The oldest payment after `after` that may only go to `processor`, else the oldest of all: who goes round.
+    #[must_use]
+    pub fn next_bound(&self, processor: Processor, after: Option<Ordinal>) -> Option<Ordinal> {
+        let later = after.and_then(|after| self.bound[processor].range(after.0 + 1..).next());
+        later.copied().map(Ordinal).or_else(|| self.first_bound(processor))
+    }
+
     /// How many may go to either processor.
     #[must_use]
     pub fn free_len(&self) -> usize {

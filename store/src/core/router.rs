@@ -11,7 +11,9 @@
 //!   usable    circuit closed, and delay + GUARD_MS within the audit margin
 //!   stalled   its oldest call is older than its answers have been: wait for the answer, with a canary now and then
 //!   slow      circuit closed, delay beyond the margin: only a health call can tell that it is fast again
-//!   failing   circuit open: a canary (a live payment) each CANARY_INTERVAL_MS finds out when it works again
+//!   failing   circuit open: a canary (a live payment) each CANARY_INTERVAL_MS finds out when it works again, while
+//!             its delay is inside the margin; beyond it the health call decides, and when that is silent too, a canary
+//!             each BLIND_INTERVAL_MS
 //! ```
 //!
 //! Policy: the processor with the lower fee while it is usable; while it is not, wait for it up to `patience_ms`,
@@ -44,6 +46,12 @@ pub const OPEN_MAX: usize = 400;
 
 /// Where the cap on open calls starts to grow again after a 429.
 const OPEN_MIN: usize = 8;
+
+/// Between two canaries to a processor of which neither calls nor health calls tell anything.
+const BLIND_INTERVAL_MS: u64 = 2_000;
+
+/// Two health calls that brought nothing, and some: then health calls are no help.
+const HEALTH_SILENT_MS: u64 = 12_000;
 
 /// Between two health calls to one processor; counted at sending (CONTRACT section 2: one each 5 s, whoever asks).
 const HEALTH_INTERVAL_MS: u64 = 5_200;
@@ -118,6 +126,7 @@ struct Belief {
     open_cap: usize,
     good_since_cap: usize,
     health_next_us: u64,
+    health_heard_us: u64,
     health_out_since_us: Option<u64>,
     shown: State,
 }
@@ -135,6 +144,7 @@ impl Belief {
             open_cap: open_max,
             good_since_cap: 0,
             health_next_us: started_us + HEALTH_QUIET_MS * 1000,
+            health_heard_us: started_us,
             health_out_since_us: None,
             shown: State::Usable,
         }
@@ -232,7 +242,21 @@ impl Router {
         [cheap, dear].into_iter().find(|processor| slow(*processor)).map_or(Route::Wait, Route::To)
     }
 
-    /// True when a payment that may only go to this processor can go now: a call, or a canary.
+    /// True when a payment that may only go to this processor can go now. It has no other way, so the margin is no
+    /// reason to hold it back.
+    #[must_use]
+    pub fn admits_bound(&self, processor: Processor, calls: &Calls, now_us: u64) -> bool {
+        match self.state(processor, calls, now_us) {
+            State::Usable | State::Slow => self.has_room(processor, calls),
+            State::Failing => {
+                calls.open_len(processor) < CANARIES_OPEN_MAX
+                    && self.rested(processor, CANARY_INTERVAL_MS, now_us)
+            }
+            State::Stalled => self.canary_is_due(processor, calls, now_us),
+        }
+    }
+
+    /// True when a payment that could also wait, or go elsewhere, should go to this processor now: a call, or a canary.
     #[must_use]
     pub fn admits(&self, processor: Processor, calls: &Calls, now_us: u64) -> bool {
         match self.state(processor, calls, now_us) {
@@ -252,8 +276,16 @@ impl Router {
     fn canary_is_due(&self, processor: Processor, calls: &Calls, now_us: u64) -> bool {
         let belief = &self.beliefs[processor];
         let believed_ms = belief.delay_us.max(belief.oldest_age_us(calls, processor, now_us)) / 1000;
-        believed_ms + CANARY_GUARD_MS <= self.config.audit_margin_ms
-            && belief.last_dispatch_us.is_none_or(|last| now_us >= last + CANARY_INTERVAL_MS * 1000)
+        if believed_ms + CANARY_GUARD_MS <= self.config.audit_margin_ms {
+            return self.rested(processor, CANARY_INTERVAL_MS, now_us);
+        }
+        let is_blind = now_us.saturating_sub(belief.health_heard_us) > HEALTH_SILENT_MS * 1000;
+        is_blind && self.rested(processor, BLIND_INTERVAL_MS, now_us)
+    }
+
+    /// True when the last dispatch to this processor is so long ago.
+    fn rested(&self, processor: Processor, interval_ms: u64, now_us: u64) -> bool {
+        self.beliefs[processor].last_dispatch_us.is_none_or(|last| now_us >= last + interval_ms * 1000)
     }
 
     /// Takes a token of the pace. False when the pace forbids a dispatch now.
@@ -296,7 +328,9 @@ impl Router {
             }
             Outcome::Unreachable | Outcome::Lost | Outcome::Misaddressed => belief.is_open = true,
             Outcome::Busy => {
-                belief.open_cap = (belief.open_cap * 3 / 4).max(OPEN_MIN);
+                // A processor that turns down even the fewest has no capacity at all: that is failing.
+                belief.is_open |= belief.open_cap <= OPEN_MIN && belief.good_since_cap == 0;
+                belief.open_cap = (belief.open_cap * 3 / 4).max(OPEN_MIN.min(self.config.open_max));
                 belief.good_since_cap = 0;
             }
             Outcome::Found { .. } | Outcome::Absent | Outcome::HandedBack | Outcome::Overdue => (),
@@ -324,6 +358,7 @@ impl Router {
 
     /// A health call came home. What it says counts where no live answer is younger than the question.
     pub fn on_health(&mut self, processor: Processor, health: Health, calls: &Calls, now_us: u64) {
+        let audit_margin_ms = self.config.audit_margin_ms;
         let belief = &mut self.beliefs[processor];
         let Some(asked_us) = belief.health_out_since_us.take() else {
             return;
@@ -331,6 +366,7 @@ impl Router {
         let Health::Answered { failing, min_response_ms } = health else {
             return;
         };
+        belief.health_heard_us = now_us;
         if belief.last_answer_us > asked_us {
             return;
         }
@@ -340,7 +376,9 @@ impl Router {
             belief.is_open = true;
         } else {
             // Its own word is no proof: the next payment is a canary, at once, and what is out by now is no longer late.
+            // Where even a canary would be too slow its word must do.
             belief.last_dispatch_us = None;
+            belief.is_open &= u64::from(min_response_ms) + CANARY_GUARD_MS <= audit_margin_ms;
             belief.watermark =
                 calls.youngest(processor).map_or(belief.watermark, |at| at.max(belief.watermark));
             belief.last_answer_us = now_us;

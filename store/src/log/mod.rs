@@ -160,6 +160,8 @@ impl Log {
 
 impl Disk {
     fn rotate(&mut self, first_sequence: Sequence) -> io::Result<()> {
+        // A segment that another one follows is whole on disk: only the last one may have a torn tail.
+        self.segment.file.sync_data()?;
         let number = self.segment.number + 1;
         self.segment = Segment::begin(&self.dir, &header(number, first_sequence, self.chain))?;
         self.flusher.lock().files.push(Arc::clone(&self.segment.file));

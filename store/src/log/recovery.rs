@@ -110,8 +110,9 @@ pub fn recover_images(
             what,
         };
         let before = recovered.end.map(|(before, _)| before);
-        if before.is_some_and(|before| before + 1 != number) {
-            return Err(corrupt(0, format!("segment {} is missing before it", number - 1)));
+        let expected = before.map_or(0, |before| before + 1);
+        if number != expected {
+            return Err(corrupt(0, format!("segment {expected} is missing before it")));
         }
         check_header(&path, &bytes, number, before.is_none(), &mut recovered)?;
         let end = read_frames(&bytes, number, &mut recovered, &mut replay)

@@ -38,14 +38,16 @@ impl Segment {
     /// # Errors
     /// What the system says; then nothing may be acknowledged any more.
     pub fn begin(dir: &Path, header: &SegmentHeader) -> io::Result<Self> {
-        let next = dir.join(NEXT);
-        if !next.exists() {
-            prepare(dir)?;
+        // The flushing thread may be about to put another file under the name of the next one: take it away first.
+        let ours = dir.join("begun.tmp");
+        match fs::rename(dir.join(NEXT), &ours) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fill(&ours)?,
+            renamed => renamed?,
         }
-        let file = File::options().read(true).write(true).open(&next)?;
+        let file = File::options().read(true).write(true).open(&ours)?;
         file.write_all_at(&header.encode(), 0)?;
         file.sync_data()?;
-        fs::rename(&next, path(dir, header.segment))?;
+        fs::rename(&ours, path(dir, header.segment))?;
         File::open(dir)?.sync_all()?;
         Ok(Self { number: header.segment, file: Arc::new(file), position: SEGMENT_HEADER_BYTES as u64 })
     }
@@ -96,12 +98,16 @@ pub fn prepare(dir: &Path) -> io::Result<()> {
     if next.exists() {
         return Ok(());
     }
-    // The flushing thread prepares ahead of time; should the store itself be in need meanwhile, each has its own file.
-    let unfinished = dir.join(format!("next-{:?}.tmp", std::thread::current().id()));
-    let file = File::create(&unfinished)?;
-    fill_with_zeros(&file, 0, SEGMENT_BYTES)?;
-    file.sync_all()?;
+    let unfinished = dir.join("next.tmp");
+    fill(&unfinished)?;
     fs::rename(unfinished, next)
+}
+
+/// Makes a file of a segment's size, all of it on disk.
+fn fill(path: &Path) -> io::Result<()> {
+    let file = File::create(path)?;
+    fill_with_zeros(&file, 0, SEGMENT_BYTES)?;
+    file.sync_all()
 }
 
 /// The numbers of the segments in `dir`, sorted.
