@@ -1,0 +1,157 @@
+//! `arena fight`: finds or starts what is fought, plays the judge, checks all three sides, and reports.
+//!
+//! A stack of its own is started for the occasion, with the fees and the margin of the plan, and processors on free
+//! ports. It is all the same to the judge: what differs is only that its processes can be killed on time, and that its
+//! folder is kept when the money is not right afterwards, because the logs in it are the evidence.
+
+use crate::binaries::Binaries;
+use crate::child::Exit;
+use crate::config::{FightArgs, Kill};
+use crate::endpoint::Endpoint;
+use crate::judge::{Judge, Sides};
+use crate::plan::Plan;
+use crate::progress::show;
+use crate::reckoning::{DRAIN_TIMEOUT, Reckoning};
+use crate::report::{Ended, Killed, Report};
+use crate::run_dir::RunDir;
+use crate::signals::Signals;
+use crate::stack::{Stack, StackConfig};
+use crate::terminal::Terminal;
+use anyhow::Context;
+use std::cell::RefCell;
+use std::path::Path;
+use std::process::ExitCode;
+use std::rc::Rc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use wire::PerProcessor;
+
+/// The shell's exit status after Ctrl-C.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Fights and reports.
+///
+/// # Errors
+/// When the plan cannot be read, something does not start or answer, or the JSON cannot be written.
+pub async fn fight(args: FightArgs, envs: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::handle()?;
+    let (plan, kills) = (args.plan.plan()?, args.kills()?);
+    wire::socket::raise_descriptor_limit();
+    let terminal = Terminal::default();
+    let ground = tokio::select! {
+        ground = Box::pin(Ground::prepare(&args, &plan, envs, &terminal)) => ground?,
+        () = signals.received() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+    };
+    let outcome = tokio::select! {
+        outcome = Box::pin(ground.fight(plan, kills, &terminal)) => Some(outcome),
+        () = signals.received() => None,
+    };
+    let is_evidence = match &outcome {
+        Some(Ok(report)) => !report.is_money_right(),
+        Some(Err(_)) => true,
+        None => false,
+    };
+    ground.leave(is_evidence, &terminal).await;
+    let Some(report) = outcome.transpose()? else {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    if let Some(path) = &args.json {
+        write_json(&report, path)?;
+    }
+    print!("{report}");
+    Ok(ExitCode::from(report.exit_status()))
+}
+
+fn write_json(report: &Report, path: &Path) -> anyhow::Result<()> {
+    let json = serde_json::to_vec_pretty(report).context("the report as JSON")?;
+    std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Where the fight takes place: the sides, and the stack behind them if it is our own.
+struct Ground {
+    sides: Sides,
+    own: Option<(Rc<Stack>, RunDir)>,
+}
+
+impl Ground {
+    async fn prepare(
+        args: &FightArgs,
+        plan: &Plan,
+        envs: Vec<(String, String)>,
+        terminal: &Terminal,
+    ) -> anyhow::Result<Self> {
+        if let Some(target) = &args.target {
+            let theirs = [&args.processor_default, &args.processor_fallback];
+            let theirs = PerProcessor([Endpoint::find(theirs[0]).await?, Endpoint::find(theirs[1]).await?]);
+            let sides = Sides { ours: Endpoint::find(target).await?, theirs, token: args.token.clone() };
+            return Ok(Self { sides, own: None });
+        }
+        let binaries = Binaries::find(args.stack.bin_dir.as_deref(), args.stack.checkout().as_ref()).await?;
+        let run_dir = RunDir::new(args.stack.run_dir.as_deref())?;
+        let config = StackConfig {
+            binaries,
+            run_dir: run_dir.path().to_owned(),
+            port: args.stack.port,
+            processor_ports: PerProcessor([0, 0]),
+            apis: args.stack.apis,
+            mode: args.stack.mode.clone(),
+            durability: args.stack.durability,
+            fee_percent: plan.fee_percent,
+            audit_margin_ms: plan.audit.margin_ms,
+            token: args.token.clone(),
+            envs,
+            is_verbose: args.stack.verbose,
+        };
+        let stack = Stack::start(&config, terminal).await?;
+        let theirs = PerProcessor(stack.theirs.0.map(Endpoint::from));
+        let sides = Sides { ours: stack.ours.into(), theirs, token: config.token };
+        Ok(Self { sides, own: Some((Rc::new(stack), run_dir)) })
+    }
+
+    async fn fight(&self, plan: Plan, kills: Vec<Kill>, terminal: &Terminal) -> anyhow::Result<Report> {
+        let judge = Judge::prepare(plan, self.sides.clone()).await?;
+        let killed = Rc::new(RefCell::new(Vec::new()));
+        // Aborted when dropped: they go on for as long as the judge plays.
+        let mut beside = JoinSet::new();
+        beside.spawn_local(show(judge.clone(), terminal.clone(), self.own.is_some()));
+        if let Some((stack, _)) = &self.own {
+            beside.spawn_local(kill_on_time(Rc::clone(stack), kills, judge.start, Rc::clone(&killed)));
+        }
+        let end = Box::pin(judge.play()).await?;
+        drop(beside);
+        terminal.say("the judge has counted; now the processors are healed and every payment is looked up");
+        let posted = judge.tally.payments();
+        let reckoning =
+            Box::pin(Reckoning::make(&self.sides, &posted, judge.plan.amount, DRAIN_TIMEOUT)).await?;
+        let exits = self.own.as_ref().map(|(stack, _)| stack.exits()).unwrap_or_default();
+        let ended = exits.into_iter().map(ended).collect();
+        Ok(Report::new(&judge, &end, &reckoning, killed.take(), ended))
+    }
+
+    async fn leave(self, is_evidence: bool, terminal: &Terminal) {
+        let Some((stack, run_dir)) = self.own else { return };
+        // The tasks that shared it were dropped with the fight; if one is not yet, its children end with arena.
+        if let Ok(stack) = Rc::try_unwrap(stack) {
+            stack.stop(terminal).await;
+        }
+        if is_evidence {
+            terminal.say(format!("what the processes wrote is kept in {}", run_dir.keep().display()));
+        }
+    }
+}
+
+async fn kill_on_time(stack: Rc<Stack>, kills: Vec<Kill>, start: Instant, killed: Rc<RefCell<Vec<Killed>>>) {
+    for Kill { role, at } in kills {
+        sleep_until(start + at).await;
+        let at_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        killed.borrow_mut().push(Killed { role, name: stack.kill(role), at_ms });
+    }
+}
+
+fn ended(exit: Exit) -> Ended {
+    let how = match exit.outcome {
+        Ok(status) => status.to_string(),
+        Err(error) => error,
+    };
+    Ended { name: exit.name, how, is_planned: exit.is_planned }
+}

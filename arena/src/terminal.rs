@@ -1,0 +1,45 @@
+//! Where arena tells people what happens: lines on standard error, above the progress bar while there is one.
+//!
+//! Standard output is left to results (the table of a fight, the table of `arena up`), so that it can be piped. Whether
+//! a person watches is asked once, of standard error: a bar that is drawn into a file is of no use, and lines that
+//! are printed above a bar that is not drawn would be lost.
+
+use indicatif::{MultiProgress, ProgressBar};
+use std::io::IsTerminal;
+
+/// Standard error, shared by all who have something to say. Clones write to the same place.
+#[derive(Clone, Debug)]
+pub struct Terminal {
+    bars: MultiProgress,
+    is_interactive: bool,
+}
+
+impl Default for Terminal {
+    fn default() -> Self {
+        Self { bars: MultiProgress::new(), is_interactive: std::io::stderr().is_terminal() }
+    }
+}
+
+impl Terminal {
+    /// True when a person watches, and a line can be drawn again.
+    #[must_use]
+    pub fn is_interactive(&self) -> bool {
+        self.is_interactive
+    }
+
+    /// Writes whole lines.
+    pub fn say(&self, text: impl AsRef<str>) {
+        // A bar that is not drawn swallows what is printed above it. Standard error that is gone is nobody's loss.
+        if self.is_interactive {
+            let _ = self.bars.println(text);
+        } else {
+            eprintln!("{}", text.as_ref());
+        }
+    }
+
+    /// Keeps a bar at the bottom.
+    #[must_use]
+    pub fn add(&self, bar: ProgressBar) -> ProgressBar {
+        self.bars.add(bar)
+    }
+}
