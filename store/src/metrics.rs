@@ -59,7 +59,8 @@ fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
         "Payments whose evidence contradicts itself",
         plain(core.ledger().conflicts()),
     );
-    let tombstones = core.ledger().tombstones().len() as u64;
+    let unanswered = core.ledger().tombstones().values().filter(|tombstone| !tombstone.is_charged);
+    let tombstones = unanswered.count() as u64;
     snapshot.gauge("tombstones", "Payments that a purge left without an answer", plain(tombstones));
     snapshot.gauge("open_calls", "Calls that are out", each(|p| core.calls().open_len(p) as u64));
     snapshot.gauge("delay_us", "The delay that the router believes in", each(|p| core.router().delay_us(p)));

@@ -100,6 +100,13 @@ impl Calls {
         self.open[processor].range(after).next().map(|(_, call)| call.since_us)
     }
 
+    /// The oldest open call, if it went out before `since_us`.
+    #[must_use]
+    pub fn oldest(&self, processor: Processor, since_us: u64) -> Option<(AttemptId, PaymentId)> {
+        let (attempt, call) = self.open[processor].first_key_value()?;
+        (call.since_us < since_us).then_some((*attempt, call.id))
+    }
+
     /// The youngest attempt whose call is open.
     #[must_use]
     pub fn youngest(&self, processor: Processor) -> Option<AttemptId> {

@@ -16,6 +16,7 @@
 
 use super::chunked::Chunked;
 use super::index::Index;
+use super::mutant::{self, Mutant};
 use super::queue::{Ordinal, Queue};
 use super::record::{Negative, Record, Terms};
 use super::summary::{Slot, Summary};
@@ -26,6 +27,10 @@ use wire::{Cents, PaymentId, PerProcessor, Processor, Timestamp};
 /// How many unanswered attempts one payment lists. Beyond it the oldest is taken as unanswerable: the payment stays
 /// pinned until a positive answer, which is what an attempt without an answer means anyway.
 const UNANSWERED_MAX: usize = 16;
+
+/// Charged payments whose other attempts are remembered, some 150 bytes each. Each lost api leaves as many as it had
+/// calls.
+const DANGLING_MAX: usize = 65_536;
 
 /// What our durable evidence says about one processor: `verdict(id, P)` in MONEY.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +101,9 @@ pub struct Tombstone {
     cents: Cents,
     /// Its attempts.
     pub flight: Flight,
+    /// It was charged, in the world before. Until the next purge its id still belongs to that processor, lest the same id
+    /// be recorded on both.
+    pub is_charged: bool,
 }
 
 /// Count and sum of the payments in each standing (invariant 2).
@@ -162,12 +170,14 @@ pub struct Ledger {
     pub summary: Summary,
     flights: BTreeMap<Ordinal, Flight>,
     tombstones: BTreeMap<PaymentId, Tombstone>,
+    /// Payments that were charged while another attempt of theirs had no answer: it may still arrive, and after a purge
+    /// find the id free. The oldest are forgotten beyond [`DANGLING_MAX`].
+    dangling: BTreeMap<Ordinal, Flight>,
     balance: Balance,
     last_requested_at: Timestamp,
     next_attempt: u64,
     /// Attempts before this one are of a world that a purge has ended.
     world_first_attempt: u64,
-    surprises: usize,
     conflicts: u64,
 }
 
@@ -194,11 +204,11 @@ impl Ledger {
             summary: Summary::default(),
             flights: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            dangling: BTreeMap::new(),
             balance: Balance::default(),
             last_requested_at: Timestamp(0),
             next_attempt: 1,
             world_first_attempt: 1,
-            surprises: 0,
             conflicts: 0,
         }
     }
@@ -215,12 +225,6 @@ impl Ledger {
     #[must_use]
     pub fn conflicts(&self) -> u64 {
         self.conflicts
-    }
-
-    /// Payments in flight that a processor held without our doing.
-    #[must_use]
-    pub fn surprises(&self) -> usize {
-        self.surprises
     }
 
     /// What a purge left behind and no answer has settled.
@@ -313,6 +317,7 @@ impl Ledger {
         );
         let attempt = AttemptId(self.next_attempt);
         let pinned = self.flights.get(&ordinal).map(|flight| flight.requested_at);
+        let pinned = pinned.filter(|_| !mutant::is(Mutant::FreshTimeWhileUnknown));
         let requested_at = pinned.unwrap_or(Timestamp::from_ms(now_ms).max(self.last_requested_at));
         (Record::Intended { ordinal, attempt, processor, requested_at }, pinned.is_none())
     }
@@ -382,6 +387,12 @@ impl Ledger {
             | Outcome::HandedBack
             | Outcome::Misaddressed => self.negative(ordinal, flight, report.attempt, Negative::NotNow),
             Outcome::Refused => self.negative(ordinal, flight, report.attempt, Negative::Refused),
+            Outcome::Unclear if mutant::is(Mutant::AnyServerErrorIsNo) => {
+                self.negative(ordinal, flight, report.attempt, Negative::NotNow)
+            }
+            Outcome::Lost | Outcome::Overdue if mutant::is(Mutant::MoveOnTimeout) => {
+                self.negative(ordinal, flight, report.attempt, Negative::NotNow)
+            }
             Outcome::Absent | Outcome::Unclear | Outcome::Lost | Outcome::Overdue => Vec::new(),
         }
     }
@@ -425,7 +436,7 @@ impl Ledger {
             return Vec::new();
         }
         match report.outcome {
-            Outcome::Charged | Outcome::Duplicate | Outcome::Found { .. } => {
+            Outcome::Charged | Outcome::Duplicate | Outcome::Found { .. } if !tombstone.is_charged => {
                 vec![Record::TombstoneCharged { id: report.id }]
             }
             Outcome::Busy
@@ -459,7 +470,6 @@ impl Ledger {
             Record::Surprised { ordinal } => {
                 self.flights.get_mut(&ordinal).expect("a surprise is about a payment in flight").surprised =
                     true;
-                self.surprises += 1;
                 self.queue.take(ordinal);
             }
             Record::Conflicted { ordinal } => self.apply_conflicted(ordinal),
@@ -473,12 +483,12 @@ impl Ledger {
             Record::Purged => self.apply_purged(),
             Record::TombstoneCleared { id, attempt } => {
                 let tombstone = self.tombstones.get_mut(&id).expect("an attempt was cleared on a tombstone");
-                if clear(&mut tombstone.flight, attempt) {
+                if clear(&mut tombstone.flight, attempt) && !tombstone.is_charged {
                     self.tombstones.remove(&id);
                 }
             }
             Record::TombstoneCharged { id } => {
-                self.tombstones.remove(&id);
+                self.tombstones.get_mut(&id).expect("a tombstone was charged").is_charged = true;
             }
         }
     }
@@ -499,7 +509,6 @@ impl Ledger {
         if let Some(tombstone) = self.tombstones.remove(&id) {
             assert_eq!(tombstone.cents, cents, "a payment born from a tombstone has its amount");
             self.queue.take(ordinal);
-            self.surprises += usize::from(tombstone.flight.surprised);
             self.flights.insert(ordinal, tombstone.flight);
             self.stand(ordinal, Standing::InFlight);
         }
@@ -517,6 +526,9 @@ impl Ledger {
         self.next_attempt = attempt.0 + 1;
         self.queue.take(ordinal);
         if let Some(flight) = self.flights.get_mut(&ordinal) {
+            if mutant::is(Mutant::FreshTimeWhileUnknown) {
+                flight.requested_at = requested_at;
+            }
             assert_eq!(flight.requested_at, requested_at, "one time while the verdict is not no");
             if flight.unanswered.len() == UNANSWERED_MAX {
                 flight.unanswered.remove(0);
@@ -564,7 +576,12 @@ impl Ledger {
         );
         self.queue.take(ordinal);
         let flight = self.flights.remove(&ordinal);
-        self.surprises -= usize::from(flight.as_ref().is_some_and(|flight| flight.surprised));
+        if let Some(flight) = flight.as_ref().filter(|flight| flight.sealed || flight.unanswered.len() > 1) {
+            self.dangling.insert(ordinal, flight.clone());
+            if self.dangling.len() > DANGLING_MAX {
+                self.dangling.pop_first();
+            }
+        }
         let Payment { cents, slot, .. } = self.payments[ordinal.0 as usize];
         match (terms, flight) {
             (Terms::Theirs { requested_at, cents: theirs }, _) => {
@@ -587,9 +604,14 @@ impl Ledger {
     }
 
     fn apply_purged(&mut self) {
-        for (ordinal, flight) in std::mem::take(&mut self.flights) {
+        self.tombstones.retain(|_, tombstone| !tombstone.is_charged);
+        let flights =
+            std::mem::take(&mut self.flights).into_iter().map(|(ordinal, flight)| (ordinal, flight, false));
+        let dangling =
+            std::mem::take(&mut self.dangling).into_iter().map(|(ordinal, flight)| (ordinal, flight, true));
+        for (ordinal, flight, is_charged) in flights.chain(dangling) {
             let Payment { id, cents, .. } = self.payments[ordinal.0 as usize];
-            self.tombstones.insert(id, Tombstone { cents, flight });
+            self.tombstones.insert(id, Tombstone { cents, flight, is_charged });
         }
         self.payments = Chunked::default();
         self.index.clear();
@@ -597,17 +619,23 @@ impl Ledger {
         self.summary = Summary::default();
         self.balance = Balance::default();
         self.world_first_attempt = self.next_attempt;
-        self.surprises = 0;
         self.conflicts = 0;
     }
 
-    /// Lets the queue offer a payment in flight again, to its own processor, when no call of it is open. One that
-    /// surprised us is never posted again: only what the processor holds settles it.
+    /// True when posting a payment in flight again can bring nothing: the processor held it without our doing, so that
+    /// only what it holds counts, or has refused it for good since. Such a payment is only asked for.
+    #[must_use]
+    pub fn is_only_asked_for(&self, ordinal: Ordinal) -> bool {
+        let payment = &self.payments[ordinal.0 as usize];
+        self.flights
+            .get(&ordinal)
+            .is_some_and(|flight| flight.surprised || payment.is_refused_by(flight.processor))
+    }
+
+    /// Lets the queue offer a payment in flight again, to its own processor, when no call of it is open.
     pub fn offer_again(&mut self, ordinal: Ordinal) {
-        let Flight { processor, surprised, .. } = self.flights[&ordinal];
-        if !surprised {
-            self.queue.bind(ordinal, processor);
-        }
+        let processor = self.flights[&ordinal].processor;
+        self.queue.bind(ordinal, processor);
     }
 
     /// What a `GET` 404 proves: nothing, but for attempts of which `settled` says that they were answered, without

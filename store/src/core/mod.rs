@@ -12,6 +12,7 @@ pub mod calls;
 pub mod chunked;
 pub mod index;
 pub mod ledger;
+pub mod mutant;
 pub mod queue;
 pub mod record;
 pub mod router;
@@ -19,8 +20,9 @@ pub mod summary;
 
 use calls::{Call, Calls};
 use ledger::{Ledger, Standing, Subject};
+use mutant::Mutant;
 use queue::Ordinal;
-use record::Record;
+use record::{Negative, Record};
 use router::{Route, Router, RouterConfig, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -200,7 +202,9 @@ pub const OUTCOME_NAMES: [&str; 13] = [
     "overdue",
 ];
 
-fn outcome_index(outcome: Outcome) -> usize {
+/// The place of an outcome in [`OUTCOME_NAMES`].
+#[must_use]
+pub fn outcome_index(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Charged => 0,
         Outcome::Duplicate => 1,
@@ -248,6 +252,8 @@ pub struct Core {
     router: Router,
     apis: BTreeMap<ApiId, Api>,
     inquired_us: BTreeMap<Ordinal, u64>,
+    /// Payments in flight that are not posted again, only asked for.
+    only_asked_for: BTreeSet<Ordinal>,
     /// Leases that were too old when they arrived: the next one of that payment is sent whatever its age.
     late: BTreeSet<Ordinal>,
     /// When an attempt got an answer that proves nothing.
@@ -270,6 +276,7 @@ impl Core {
             router: Router::new(config.router, now.us),
             apis: BTreeMap::new(),
             inquired_us: BTreeMap::new(),
+            only_asked_for: BTreeSet::new(),
             late: BTreeSet::new(),
             unclear_us: BTreeMap::new(),
             bound_canary: PerProcessor::default(),
@@ -360,6 +367,7 @@ impl Core {
                 self.record(Record::Purged, effects);
                 self.calls.drop_inquiries();
                 self.inquired_us.clear();
+                self.only_asked_for.clear();
                 self.late.clear();
                 self.unclear_us.clear();
                 self.bound_canary = PerProcessor::default();
@@ -394,12 +402,22 @@ impl Core {
             return;
         };
         let waits_for_claim = self.claims != Claims::Ended;
-        if !waits_for_claim && !flight.unanswered.iter().any(|at| self.calls.is_open(flight.processor, *at)) {
+        if waits_for_claim || flight.unanswered.iter().any(|at| self.calls.is_open(flight.processor, *at)) {
+            return;
+        }
+        if self.ledger.is_only_asked_for(ordinal) {
+            self.only_asked_for.insert(ordinal);
+        } else {
             self.ledger.offer_again(ordinal);
         }
     }
 
     fn record(&mut self, record: Record, effects: &mut Effects) {
+        if mutant::is(Mutant::VolatileIntent)
+            && matches!(record, Record::Intended { .. } | Record::Cleared { .. })
+        {
+            return self.ledger.apply(&record);
+        }
         record.encode(&mut effects.records);
         effects.records_len += 1;
         self.ledger.apply(&record);
@@ -471,7 +489,10 @@ impl Core {
         }
         let ended = self.calls.end_all_of(api);
         effects.notes.push(Note::ApiLeft { api, unknown: ended.len() });
-        for (_, _, call) in ended {
+        for (processor, attempt, call) in ended {
+            if mutant::is(Mutant::GoneIsNo) {
+                self.take_for_no(processor, attempt, call.id, effects);
+            }
             self.offer(call.id);
         }
     }
@@ -536,6 +557,9 @@ impl Core {
             }
             Outcome::Absent => {
                 let settled = |attempt| {
+                    if mutant::is(Mutant::MoveOnAbsence) {
+                        return true;
+                    }
                     let answered = self.unclear_us.get(&(ordinal, attempt));
                     answered.is_some_and(|at| call.since_us >= at + UNCLEAR_SETTLED_MS * 1000)
                 };
@@ -554,6 +578,7 @@ impl Core {
             Standing::InFlight => (),
             standing => {
                 self.inquired_us.remove(&ordinal);
+                self.only_asked_for.remove(&ordinal);
                 let all = (ordinal, AttemptId(0))..=(ordinal, AttemptId(u64::MAX));
                 self.unclear_us.extract_if(all, |_, _| true).for_each(drop);
                 if standing != Standing::Queued {
@@ -586,6 +611,11 @@ impl Core {
             }
         }
         for processor in Processor::BOTH {
+            if mutant::is(Mutant::Hedge)
+                && let Some((attempt, id)) = self.calls.oldest(processor, now.us.saturating_sub(200_000))
+            {
+                self.take_for_no(processor, attempt, id, effects);
+            }
             self.dispatch_bound(now, processor, effects);
         }
         self.dispatch_free(now, effects);
@@ -601,6 +631,23 @@ impl Core {
     #[must_use]
     pub fn next_call_us(&self) -> u64 {
         if self.ledger.queue.is_empty() { IDLE_TICK_US } else { DRAIN_TICK_US }
+    }
+
+    /// What the mutants do that give up on a call that is out.
+    fn take_for_no(
+        &mut self,
+        processor: Processor,
+        attempt: AttemptId,
+        id: wire::PaymentId,
+        effects: &mut Effects,
+    ) {
+        let flight = self.ledger.find(id).and_then(|ordinal| self.ledger.flights().get_key_value(&ordinal));
+        if let Some((&ordinal, flight)) = flight
+            && flight.processor == processor
+            && flight.unanswered.contains(&attempt)
+        {
+            self.record(Record::Cleared { ordinal, attempt, negative: Negative::NotNow }, effects);
+        }
     }
 
     fn drop_silent(&mut self, now: Now, effects: &mut Effects) {
@@ -692,7 +739,7 @@ impl Core {
     /// Asks what became of payments that are pinned to a processor which does not take posts now: `GET` has neither
     /// its delay nor its failure flag (CONTRACT section 2). A surprised payment is only ever asked for.
     fn inquire(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
-        if self.ledger.queue.bound_len(processor) == 0 && self.ledger.surprises() == 0 {
+        if self.ledger.queue.bound_len(processor) == 0 && self.only_asked_for.is_empty() {
             return;
         }
         let room = INQUIRIES_MAX.saturating_sub(self.calls.inquiries_len(processor));
