@@ -9,6 +9,7 @@
 use crate::endpoint::Url;
 use crate::plan::Choice;
 use crate::processor::ProcessorsArgs;
+use crate::simulate::SimulateArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub enum Command {
     /// Play the judge and print the score
     #[command(after_help = EXIT_CODES)]
     Fight(Box<FightArgs>),
+    /// Live through many seeds of the simulated system, or tell one event by event
+    Simulate(SimulateArgs),
 }
 
 /// What a local stack is made of.

@@ -27,6 +27,7 @@ pub mod run_dir;
 pub mod score;
 pub mod sides;
 pub mod signals;
+pub mod simulate;
 pub mod simulation;
 pub mod stack;
 pub mod tally;

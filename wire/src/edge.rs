@@ -37,6 +37,9 @@ use tokio::time::Instant;
 /// Connections that one process serves at a time unless told otherwise (`CONNECTIONS_MAX`).
 pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
 
+/// Connections beyond the cap that are told so at a time; more are closed without a word.
+const TURNED_AWAY_MAX: usize = 64;
+
 /// The longest request line, in bytes.
 pub const REQUEST_LINE_BYTES_MAX: usize = 2 * 1024;
 
@@ -192,7 +195,6 @@ struct Connection {
     since: Cell<Instant>,
     order: Cell<Order>,
     ordered: Notify,
-    lingers: Cell<bool>,
 }
 
 impl Connection {
@@ -213,6 +215,7 @@ pub struct Edge {
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
     next: Cell<u64>,
     connections_max: usize,
+    turned_away: Cell<usize>,
     draining: Cell<bool>,
     empty: Notify,
 }
@@ -225,6 +228,7 @@ impl Edge {
             connections: RefCell::default(),
             next: Cell::new(0),
             connections_max,
+            turned_away: Cell::new(0),
             draining: Cell::new(false),
             empty: Notify::new(),
         }
@@ -250,7 +254,11 @@ impl Edge {
     {
         let stream = Rc::new(RefCell::new(stream));
         if self.len() >= self.connections_max {
-            turn_away(&stream).await;
+            if self.turned_away.get() < TURNED_AWAY_MAX {
+                self.turned_away.set(self.turned_away.get() + 1);
+                turn_away(&stream).await;
+                self.turned_away.set(self.turned_away.get() - 1);
+            }
             return;
         }
         let connection = Rc::new(Connection {
@@ -258,15 +266,11 @@ impl Edge {
             since: Cell::new(Instant::now()),
             order: Cell::new(if self.draining.get() { Order::Drain } else { Order::GoOn }),
             ordered: Notify::new(),
-            lingers: Cell::new(false),
         });
         let number = self.next.get();
         self.next.set(number + 1);
         self.connections.borrow_mut().insert(number, Rc::clone(&connection));
         self.drive(&stream, &connection, &handler).await;
-        if connection.lingers.get() {
-            linger(&stream).await;
-        }
         self.connections.borrow_mut().remove(&number);
         if self.is_empty() {
             self.empty.notify_waiters();
@@ -280,7 +284,9 @@ impl Edge {
     {
         let io = Io { stream: Rc::clone(stream), connection: Rc::clone(connection) };
         let service = service_fn(|request: hyper::Request<Incoming>| async {
-            connection.enter(Phase::Receiving);
+            if connection.phase.get() != Phase::Receiving {
+                connection.enter(Phase::Receiving);
+            }
             let mut reply = match receive(request).await {
                 Ok(request) => {
                     connection.enter(Phase::Handling);
@@ -289,7 +295,6 @@ impl Edge {
                 Err(reply) => reply.closing(),
             };
             reply.close |= self.draining.get();
-            connection.lingers.set(reply.close);
             connection.enter(Phase::Idle);
             Ok::<_, Infallible>(reply.into_response())
         });
@@ -299,11 +304,8 @@ impl Edge {
         loop {
             tokio::select! {
                 biased;
-                served = &mut serving => {
-                    // hyper has answered a request that is none; the client may still be writing it.
-                    connection.lingers.set(connection.lingers.get() || served.is_err_and(|error| error.is_parse()));
-                    return;
-                }
+                // Whether the client has ended it, or an answer after which it closes: the client may still be writing.
+                _ = &mut serving => return linger(stream).await,
                 () = connection.ordered.notified() => match connection.order.get() {
                     Order::GoOn => (),
                     Order::Drain => serving.as_mut().graceful_shutdown(),

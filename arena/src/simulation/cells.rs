@@ -20,7 +20,7 @@ const STATES: [&str; 9] = [
 ];
 
 /// Counts of reports by what they say and whom they meet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Cells {
     counts: [[u64; STATES.len()]; OUTCOME_NAMES.len()],
 }

@@ -42,6 +42,8 @@ pub struct Processor {
     pub rows: BTreeMap<PaymentId, Row>,
     /// Rows that it had and lost.
     pub lost: BTreeSet<PaymentId>,
+    /// Rows that purges removed. An answer from before may still bring one of them into our ledger.
+    pub purged: BTreeSet<PaymentId>,
     /// Its delay, read when a call arrives.
     pub delay_us: u64,
     /// Its failure flag, read after the delay.
@@ -138,6 +140,11 @@ impl Processor {
     /// Forgets all rows. Calls that are under way go on.
     pub fn lose_all(&mut self) {
         self.lost.extend(std::mem::take(&mut self.rows).into_keys());
+    }
+
+    /// What was lost was purged: the id may be used again.
+    pub fn forget_lost(&mut self) {
+        self.purged.append(&mut self.lost);
     }
 
     /// Everything is well from now on.

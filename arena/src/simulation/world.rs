@@ -334,6 +334,10 @@ impl<'a> World<'a> {
         let mut core = Core::new(self.config, self.now());
         self.disk.recover(|record| core.replay(record)).map_err(|error| error.to_string())?;
         self.ledgers.note_foreign(&core, &self.processors);
+        if core.ledger().balance().accepted.count == 0 {
+            // A purge that was never confirmed has outlived the power loss.
+            Name::BOTH.into_iter().for_each(|name| self.processors[name].forget_lost());
+        }
         self.ledgers.check_recovered(&core)?;
         self.store = Some(Store { core, held: VecDeque::new(), flushing: false, ticks_until_us: 0 });
         self.schedule.after(0, What::StoreTick { start: self.start });
@@ -452,7 +456,7 @@ impl<'a> World<'a> {
             for (ApiId(connection), message) in sends {
                 if matches!(message, FromStore::Purged { .. }) {
                     for name in Name::BOTH {
-                        self.processors[name].lost.clear();
+                        self.processors[name].forget_lost();
                         let rows = &self.processors[name].rows;
                         self.ledgers.foreign[name].retain(|id| rows.contains_key(id));
                     }
