@@ -22,8 +22,8 @@ const IDLE_MAX: usize = 256;
 /// Why a request has no answer.
 #[derive(Debug)]
 pub enum SendError {
-    /// The backend took no connection. The request is back.
-    Unreachable(Request<Full<Bytes>>),
+    /// The backend took no connection, or closed it unread: nothing was sent.
+    Unreachable,
     /// It may have got the request.
     Unanswered,
 }
@@ -104,7 +104,7 @@ impl Backend {
                     Ok(sender) => sender,
                     Err(_) => {
                         self.failed.set(self.failed.get() + 1);
-                        return Err(SendError::Unreachable(request));
+                        return Err(SendError::Unreachable);
                     }
                 },
             };
@@ -115,7 +115,7 @@ impl Backend {
                 }
                 Err(mut error) => match error.take_message() {
                     // A new connection that takes nothing: the backend is on its way out.
-                    Some(unsent) if is_new => return Err(SendError::Unreachable(unsent)),
+                    Some(_) if is_new => return Err(SendError::Unreachable),
                     Some(unsent) => request = unsent,
                     None => {
                         self.failed.set(self.failed.get() + 1);

@@ -112,7 +112,7 @@ impl Forward {
         let answered = async {
             let mut answering = match backend.send(upstream(request)).await {
                 Ok(answering) => answering,
-                Err(SendError::Unreachable(_)) => return Attempt::Unreachable,
+                Err(SendError::Unreachable) => return Attempt::Unreachable,
                 Err(SendError::Unanswered) => return Attempt::Unanswered,
             };
             match downstream(&mut answering).await {

@@ -192,6 +192,8 @@ enum Order {
 #[derive(Debug)]
 struct Connection {
     phase: Cell<Phase>,
+    /// What the last read brought behind its last empty line: the body, or more if the next request came with it.
+    tail_bytes: Cell<usize>,
     since: Cell<Instant>,
     order: Cell<Order>,
     ordered: Notify,
@@ -263,6 +265,7 @@ impl Edge {
         }
         let connection = Rc::new(Connection {
             phase: Cell::new(Phase::Idle),
+            tail_bytes: Cell::new(0),
             since: Cell::new(Instant::now()),
             order: Cell::new(if self.draining.get() { Order::Drain } else { Order::GoOn }),
             ordered: Notify::new(),
@@ -287,15 +290,18 @@ impl Edge {
             if connection.phase.get() != Phase::Receiving {
                 connection.enter(Phase::Receiving);
             }
+            let mut body_bytes = 0;
             let mut reply = match receive(request).await {
                 Ok(request) => {
+                    body_bytes = request.body.len();
                     connection.enter(Phase::Handling);
                     handler(request).await
                 }
                 Err(reply) => reply.closing(),
             };
             reply.close |= self.draining.get();
-            connection.enter(Phase::Idle);
+            let has_next_begun = connection.tail_bytes.get() > body_bytes;
+            connection.enter(if has_next_begun { Phase::Receiving } else { Phase::Idle });
             Ok::<_, Infallible>(reply.into_response())
         });
         let mut builder = http1::Builder::new();
@@ -382,7 +388,8 @@ fn check_head(head: &http::request::Parts) -> Result<(), Reply> {
             "use GET, HEAD, POST or OPTIONS",
         ));
     }
-    let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len())
+        + head.uri.authority().map_or(0, |authority| authority.as_str().len() + "http://".len());
     // Method, target, two spaces, version, CR LF.
     if head.method.as_str().len() + target_bytes + 12 > REQUEST_LINE_BYTES_MAX {
         return Err(Reply::error(
@@ -475,8 +482,13 @@ impl Read for Io {
         let len = out.remaining().min(READ_BYTES);
         let mut read = ReadBuf::uninit(&mut block[..len]);
         ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut read))?;
-        if !read.filled().is_empty() && self.connection.phase.get() == Phase::Idle {
-            self.connection.enter(Phase::Receiving);
+        let bytes = read.filled();
+        if !bytes.is_empty() {
+            let empty_line = bytes.windows(4).rposition(|four| four == b"\r\n\r\n");
+            self.connection.tail_bytes.set(empty_line.map_or(0, |at| bytes.len() - at - 4));
+            if self.connection.phase.get() == Phase::Idle {
+                self.connection.enter(Phase::Receiving);
+            }
         }
         out.put_slice(read.filled());
         Poll::Ready(Ok(()))

@@ -57,6 +57,9 @@ pub fn run(seed: u64) -> Verdict {
     World::new(seed, None).into_verdict()
 }
 
+/// Hears each event with its time in microseconds.
+type Listener<'a> = &'a mut dyn FnMut(u64, &str);
+
 /// Lives through one seed and tells each event with its time in microseconds.
 pub fn tell(seed: u64, mut listener: impl FnMut(u64, &str)) -> Verdict {
     World::new(seed, Some(&mut listener)).into_verdict()
@@ -132,7 +135,7 @@ struct Connection {
 }
 
 struct World<'a> {
-    listener: Option<&'a mut dyn FnMut(u64, &str)>,
+    listener: Option<Listener<'a>>,
     chance: Chance,
     schedule: Schedule<What>,
     config: CoreConfig,
@@ -158,7 +161,7 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(seed: u64, listener: Option<&'a mut dyn FnMut(u64, &str)>) -> Self {
+    fn new(seed: u64, listener: Option<Listener<'a>>) -> Self {
         let mut chance = Chance::new(seed);
         let router = RouterConfig {
             audit_margin_ms: chance.pick(&[1_500, 2_000]),
@@ -275,7 +278,7 @@ impl<'a> World<'a> {
         match what {
             What::Client(errand) => self.on_client(errand),
             What::Fault => self.on_fault(),
-            What::Heal => self.heal()?,
+            What::Heal => self.heal(),
             What::StoreStart => self.start_store()?,
             What::StoreResume => {
                 for missed in self.store_paused.take().unwrap_or_default() {
@@ -556,7 +559,7 @@ impl<'a> World<'a> {
             missed.push(what);
             return Ok(());
         }
-        let (now_us, wall_ms) = (self.schedule.now_us(), self.wall_ms());
+        let now_us = self.schedule.now_us();
         match what {
             What::ToApi { connection, bytes } if self.apis[api].connection == Some(connection) => {
                 self.on_frames(api, connection, &bytes)?;
@@ -601,7 +604,6 @@ impl<'a> World<'a> {
             }
             _ => (),
         }
-        let _ = wall_ms;
         self.flush_api(api);
         Ok(())
     }
@@ -848,7 +850,7 @@ impl<'a> World<'a> {
         let processor = &mut self.processors[name];
         match self.chance.between(0, 8) {
             0 | 1 => {
-                processor.delay_us = self.chance.pick(&[0, 1_000, 100_000, 1_000_000, 2_500_000, 33_000_000])
+                processor.delay_us = self.chance.pick(&[0, 1_000, 100_000, 1_000_000, 2_500_000, 33_000_000]);
             }
             2 | 3 => processor.failing = !processor.failing,
             4 => processor.is_down = !processor.is_down,
@@ -865,14 +867,13 @@ impl<'a> World<'a> {
     }
 
     /// The trouble is over.
-    fn heal(&mut self) -> Result<(), String> {
+    fn heal(&mut self) {
         self.healed = true;
         for name in Name::BOTH {
             self.processors[name].heal();
         }
         self.schedule.after(0, What::StoreResume);
         (0..APIS).for_each(|api| self.schedule.after(0, What::ApiResume(api)));
-        Ok(())
     }
 
     // The end.

@@ -262,6 +262,8 @@ pub struct Core {
     bound_canary: PerProcessor<Option<Ordinal>>,
     canary_is_free: PerProcessor<bool>,
     claims: Claims,
+    /// Who was last told to ask for a processor's health.
+    health_asker: PerProcessor<Option<ApiId>>,
     dispatched_us: u64,
     counters: Counters,
 }
@@ -282,6 +284,7 @@ impl Core {
             bound_canary: PerProcessor::default(),
             canary_is_free: PerProcessor::default(),
             claims: Claims::Unstarted,
+            health_asker: PerProcessor::default(),
             dispatched_us: now.us,
             counters: Counters::default(),
         }
@@ -486,6 +489,11 @@ impl Core {
     fn on_gone(&mut self, api: ApiId, effects: &mut Effects) {
         if self.apis.remove(&api).is_none() {
             return;
+        }
+        for processor in Processor::BOTH {
+            if self.health_asker[processor] == Some(api) {
+                self.router.lose_health_call(processor);
+            }
         }
         let ended = self.calls.end_all_of(api);
         effects.notes.push(Note::ApiLeft { api, unknown: ended.len() });
@@ -776,6 +784,7 @@ impl Core {
         let Some(api) = self.pick_api() else { return };
         while let Some(processor) = self.router.take_health_call(now.us) {
             self.counters.health_calls[processor] += 1;
+            self.health_asker[processor] = Some(api);
             effects.sends.push((api, FromStore::HealthLease { processor }));
         }
     }

@@ -356,6 +356,11 @@ impl Router {
         None
     }
 
+    /// The api that was asking is gone: nothing will come home.
+    pub fn lose_health_call(&mut self, processor: Processor) {
+        self.beliefs[processor].health_out_since_us = None;
+    }
+
     /// A health call came home. What it says counts where no live answer is younger than the question.
     pub fn on_health(&mut self, processor: Processor, health: Health, calls: &Calls, now_us: u64) {
         let audit_margin_ms = self.config.audit_margin_ms;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// small container.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 
-const _: () = assert!(SEGMENT_BYTES as usize >= 2 * super::frame::FRAME_RECORDS_BYTES_MAX);
+const _: () = assert!(SEGMENT_BYTES >= 2 * super::frame::FRAME_RECORDS_BYTES_MAX as u64);
 
 const PREFIX: &str = "log-";
 const SUFFIX: &str = ".espora";

@@ -1,0 +1,271 @@
+//! Store, apis and balancer as child processes on a fresh folder; all of them end with the value, or with this thread.
+
+use super::client::Way;
+use super::get;
+use super::processors::Processors;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getppid};
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use wire::socket::backend_path;
+use wire::{PerProcessor, Processor};
+
+/// How long anything may take that is only a matter of the machine's pace.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Between two looks at another process, of which nobody tells us.
+const LOOK_PAUSE: Duration = Duration::from_millis(3);
+
+/// Where nobody listens, for systems without processors.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) apis: usize,
+    pub(crate) store_args: Vec<&'static str>,
+    pub(crate) api_args: Vec<&'static str>,
+    pub(crate) lb_args: Vec<&'static str>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { apis: 2, store_args: Vec::new(), api_args: Vec::new(), lb_args: Vec::new() }
+    }
+}
+
+/// A running system.
+pub(crate) struct System {
+    pub(crate) lb: Process,
+    pub(crate) apis: Vec<Process>,
+    pub(crate) store: Process,
+    lb_addr: SocketAddr,
+    setup: Setup,
+    dir: TempDir,
+}
+
+impl System {
+    /// Two apis, no processors.
+    pub(crate) fn start() -> Self {
+        Self::start_as(Setup::default(), None)
+    }
+
+    /// Starts everything and waits until a request that goes the whole way finds it well.
+    pub(crate) fn start_as(setup: Setup, processors: Option<&Processors>) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = spawn_store(dir.path(), &setup);
+        let apis: Vec<Process> =
+            (1..=setup.apis).map(|number| spawn_api(dir.path(), &setup, processors, number)).collect();
+        // Nobody else may be given the port between its choice and its use.
+        static PORT: Mutex<()> = Mutex::new(());
+        let port = PORT.lock().unwrap_or_else(PoisonError::into_inner);
+        let lb_addr = free_addr();
+        let lb = spawn_lb(dir.path(), &setup, lb_addr);
+        let mut system = Self { lb, apis, store, lb_addr, setup, dir };
+        for way in [system.ways(), vec![system.api(1)]].concat() {
+            system.until(&format!("{way} is well"), |_| way.status("/health") == Some(200));
+        }
+        drop(port);
+        system
+    }
+
+    /// Through the balancer.
+    pub(crate) fn lb(&self) -> Way {
+        Way::Lb(self.lb_addr)
+    }
+
+    /// At an api's own socket; the first is 0.
+    pub(crate) fn api(&self, index: usize) -> Way {
+        Way::Api(backend_path(self.dir.path(), &api_name(index + 1)))
+    }
+
+    /// The balancer's own socket.
+    pub(crate) fn lb_admin(&self) -> Way {
+        Way::Api(backend_path(self.dir.path(), "lb"))
+    }
+
+    /// The balancer, and the first api.
+    pub(crate) fn ways(&self) -> Vec<Way> {
+        vec![self.lb(), self.api(0)]
+    }
+
+    /// A store like the one before, after that one's end.
+    pub(crate) fn start_store_again(&mut self) {
+        self.store = spawn_store(self.dir.path(), &self.setup);
+    }
+
+    /// Waits until something is so.
+    pub(crate) fn until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "not within {READY_TIMEOUT:?}: {what}\n{}", self.logs());
+            thread::sleep(LOOK_PAUSE);
+        }
+    }
+
+    /// Waits until no payment is on its way.
+    pub(crate) fn until_settled(&mut self) {
+        self.until("everything is settled", |system| {
+            ["queued", "in_flight"]
+                .iter()
+                .all(|standing| system.metric(&format!("store_payments{{standing=\"{standing}\"}}")) == 0)
+        });
+    }
+
+    /// One number of the store, by its name and labels.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let answer = self.api(0).ask(&get("/metrics")).expect("metrics");
+        let line = answer.body.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.unwrap_or_else(|| panic!("no {name} in {}", answer.body));
+        number.trim().parse().unwrap_or_else(|error| panic!("{name}{number}: {error}"))
+    }
+
+    /// Payments that the store has recorded since it started.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.metric("store_accepts_total{as=\"recorded\"}")
+    }
+
+    /// What the processes wrote.
+    pub(crate) fn logs(&self) -> String {
+        let processes = self.apis.iter().chain([&self.store, &self.lb]);
+        let log = |process: &Process| {
+            let text = std::fs::read_to_string(&process.log).unwrap_or_default();
+            format!("-- {} --\n{text}", process.name)
+        };
+        processes.map(log).collect()
+    }
+}
+
+/// A child process, killed with the value.
+pub(crate) struct Process {
+    name: String,
+    child: process::Child,
+    log: PathBuf,
+}
+
+impl Process {
+    fn spawn(dir: &Path, name: &str, program: &str, args: &[String]) -> Self {
+        let log_path = dir.join(format!("{name}.log"));
+        let log = File::options().create(true).append(true).open(&log_path).expect("a log");
+        let mut command = Command::new(binaries().join(program));
+        command.args(args).env_clear().stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
+        let parent = Pid::this();
+        let tie = move || {
+            set_pdeathsig(Signal::SIGKILL)?;
+            if getppid() == parent { Ok(()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) }
+        };
+        // SAFETY: between fork and exec only prctl and getppid are called, and nothing is allocated.
+        unsafe { command.pre_exec(tie) };
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
+        Self { name: name.into(), child, log: log_path }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        // It is not reaped while we have it, so its number is nobody else's.
+        kill(Pid::from_raw(pid), signal).expect("the process is there");
+    }
+
+    /// Kills it and waits for its end.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn_store(dir: &Path, setup: &Setup) -> Process {
+    let log_dir = dir.join("wal");
+    let args = [("--socket-dir", dir), ("--log-dir", &log_dir), ("--durability", Path::new("process"))];
+    Process::spawn(dir, "store", "store", &arguments(&args, &setup.store_args))
+}
+
+fn spawn_api(dir: &Path, setup: &Setup, processors: Option<&Processors>, number: usize) -> Process {
+    let name = api_name(number);
+    let urls = match processors {
+        Some(processors) => PerProcessor(processors.addrs.0.map(|addr| format!("http://{addr}"))),
+        None => PerProcessor([NOBODY.to_owned(), NOBODY.to_owned()]),
+    };
+    let args = [
+        ("--socket-dir", dir),
+        ("--name", Path::new(&name)),
+        ("--processor-default-url", Path::new(&urls[Processor::Default])),
+        ("--processor-fallback-url", Path::new(&urls[Processor::Fallback])),
+    ];
+    Process::spawn(dir, &name, "api", &arguments(&args, &setup.api_args))
+}
+
+fn spawn_lb(dir: &Path, setup: &Setup, addr: SocketAddr) -> Process {
+    let listen = addr.to_string();
+    let backends: Vec<String> = (1..=setup.apis).map(api_name).collect();
+    let backends = backends.join(",");
+    let args =
+        [("--socket-dir", dir), ("--listen", Path::new(&listen)), ("--backends", Path::new(&backends))];
+    Process::spawn(dir, "lb", "lb", &arguments(&args, &setup.lb_args))
+}
+
+fn arguments(flags: &[(&str, &Path)], more: &[&str]) -> Vec<String> {
+    let flags = flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.display().to_string()]);
+    flags.chain(more.iter().map(|&flag| flag.to_owned())).collect()
+}
+
+fn api_name(number: usize) -> String {
+    format!("api{number}")
+}
+
+/// A free port of a loopback address that only this process uses: connections go out from 127.0.0.1, so none of them
+/// can take the port before the balancer does.
+fn free_addr() -> SocketAddr {
+    // The kernel's largest process id has 22 bits.
+    let [_, high, middle, low] = process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, 0x40 | high, middle, low);
+    let listener = TcpListener::bind((ip, 0)).expect("a free port");
+    listener.local_addr().expect("an address")
+}
+
+/// The folder of the executables: those of this checkout, built in the profile of this test.
+fn binaries() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let test = std::env::current_exe().expect("where this test is");
+        // TARGET_DIR/[TRIPLE/]PROFILE/deps/TEST
+        let dir = test.parent().and_then(Path::parent).expect("cargo's layout").to_owned();
+        build(&dir);
+        dir
+    })
+}
+
+fn build(dir: &Path) {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let profile = name(dir);
+    // The folder of the profile `dev` has another name, for reasons of history.
+    let profile = if profile == "debug" { "dev".to_owned() } else { profile };
+    let above = dir.parent().expect("cargo's layout");
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet", "--package", "store", "--package", "api", "--package", "lb"]);
+    command.args(["--profile", &profile]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if above.join("CACHEDIR.TAG").exists() {
+        command.arg("--target-dir").arg(above);
+    } else {
+        // A folder for a triple lies one deeper than the one that cargo marks as a cache.
+        let target_dir = above.parent().expect("cargo's layout");
+        command.arg("--target-dir").arg(target_dir).args(["--target", &name(above)]);
+    }
+    let status = command.status().expect("cargo runs");
+    assert!(status.success(), "building store, api and lb failed: {status}");
+}
