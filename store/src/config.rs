@@ -41,10 +41,20 @@ pub struct Arguments {
 }
 
 /// What the binary does besides serving.
-#[derive(Clone, Copy, Debug, clap::Subcommand)]
+#[derive(Clone, Debug, clap::Subcommand)]
 pub enum Command {
     /// Exit with 0 if a store answers on its socket, else with 1
     Healthcheck,
+    /// Read a log and say what is in it; exit with 1 if it is not sound
+    Check {
+        /// The log's folder (LOG_DIR)
+        dir: PathBuf,
+    },
+    /// Write every record of a log, one a line; payments are numbered in the order of their accepts, from 0
+    Dump {
+        /// The log's folder (LOG_DIR)
+        dir: PathBuf,
+    },
 }
 
 /// Settings of the server.

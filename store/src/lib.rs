@@ -15,6 +15,7 @@
 
 pub mod config;
 pub mod core;
+pub mod inspect;
 pub mod log;
 pub mod metrics;
 pub mod server;

@@ -4,12 +4,13 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use store::config::{Arguments, Command, Config};
 use store::core::Core;
+use store::inspect;
 use store::log::{Durability, Log};
 use store::server::{Clock, Server};
 use wire::frame::{self, FromApi, FromStore, Message};
@@ -24,6 +25,11 @@ fn main() -> anyhow::Result<()> {
     match arguments.command {
         None => serve(&arguments.config),
         Some(Command::Healthcheck) => healthcheck(&arguments.config.socket_dir),
+        Some(Command::Check { dir }) => {
+            print!("{}", inspect::check(&dir)?);
+            Ok(())
+        }
+        Some(Command::Dump { dir }) => Ok(inspect::dump(&dir, &mut io::stdout().lock())?),
     }
 }
 

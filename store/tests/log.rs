@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use store::core::queue::Ordinal;
 use store::core::record::Record;
+use store::inspect;
 use store::log::recovery::{Image, Recovered, RecoveryError, recover, recover_images};
 use store::log::{Durability, Log, segment};
 use tempfile::TempDir;
@@ -158,6 +159,27 @@ fn damage_before_what_was_durable_is_refused() {
     drop(log);
     let refused = Log::open(dir.path(), Durability::Always, |_| ()).unwrap_err();
     assert!(refused.to_string().contains("restore") || refused.to_string().contains("Restore"), "{refused}");
+}
+
+#[test]
+fn check_and_dump_tell_what_is_in_a_log_and_whether_it_is_sound() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, _) = Log::open(dir.path(), Durability::Process, |_| ()).unwrap();
+    let records = append_until(&mut log, 2_000);
+    let said = inspect::check(dir.path()).unwrap();
+    assert!(
+        said.contains("sound") && said.contains(&format!("accepted           {} payments", records.len())),
+        "{said}"
+    );
+    let mut dumped = Vec::new();
+    inspect::dump(dir.path(), &mut dumped).unwrap();
+    assert_eq!(String::from_utf8(dumped).unwrap().lines().count(), records.len());
+    let path = segment::path(dir.path(), 0);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = inspect::check(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("header is broken"), "{error}");
 }
 
 #[test]

@@ -239,7 +239,7 @@ fn free_addr() -> SocketAddr {
 }
 
 /// The folder of the executables: those of this checkout, built in the profile of this test.
-fn binaries() -> &'static Path {
+pub(crate) fn binaries() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
         let test = std::env::current_exe().expect("where this test is");
