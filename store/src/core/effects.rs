@@ -1,0 +1,143 @@
+//! What a turn of the core brings about, besides changing memory: records for the log, frames for the apis, lines for
+//! the log of the process, and counts for the metrics. All of it is data; the shell carries it out.
+
+use super::ApiId;
+use super::router::State;
+use std::fmt;
+use wire::frame::{FromStore, Outcome};
+use wire::{PerProcessor, Processor};
+
+/// One line for the log of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// An api introduced itself.
+    ApiJoined {
+        /// Which one.
+        api: ApiId,
+        /// Calls it still waits for.
+        held: usize,
+    },
+    /// An api is gone, with so many calls that are unknown now.
+    ApiLeft {
+        /// Which one.
+        api: ApiId,
+        /// Its open calls.
+        unknown: usize,
+    },
+    /// The router thinks otherwise of a processor.
+    Believed {
+        /// Which one.
+        processor: Processor,
+        /// Before.
+        from: State,
+        /// Now.
+        to: State,
+        /// The delay it believes in, in milliseconds.
+        delay_ms: u64,
+        /// Payments that wait.
+        queue_len: u64,
+    },
+    /// A processor turned a payment down in a way that people should look at.
+    Alarm {
+        /// Which one.
+        processor: Processor,
+        /// The payment.
+        id: wire::PaymentId,
+        /// What it said.
+        outcome: Outcome,
+        /// The status of its answer.
+        status: u16,
+    },
+    /// Everything was forgotten.
+    Purged {
+        /// What may still be charged.
+        tombstones: usize,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiJoined { api, held } => write!(f, "api {} joined, {held} calls still open", api.0),
+            Self::ApiLeft { api, unknown } => write!(f, "api {} left, {unknown} attempts unknown", api.0),
+            Self::Believed { processor, from, to, delay_ms, queue_len } => {
+                write!(f, "{processor}: {from} -> {to}, delay {delay_ms} ms, queue {queue_len}")
+            }
+            Self::Alarm { processor, id, outcome, status } => {
+                write!(f, "alarm: {processor} answered {status} ({outcome:?}) for {id}")
+            }
+            Self::Purged { tombstones } => write!(f, "purged, {tombstones} tombstones"),
+        }
+    }
+}
+
+/// What a turn brings about.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Encoded records, to be appended before anything is sent.
+    pub records: Vec<u8>,
+    /// How many records that is.
+    pub records_len: u32,
+    /// Frames to send once the records are as durable as the mode demands.
+    pub sends: Vec<(ApiId, FromStore)>,
+    /// Lines for the log of the process.
+    pub notes: Vec<Note>,
+    /// Connections to close: their peer broke the protocol.
+    pub hang_ups: Vec<ApiId>,
+}
+
+/// Counts since the start of the process, for the metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Accepts by what became of them, in the order of [`Accepted`].
+    pub accepts: [u64; 4],
+    /// Leases by processor.
+    pub leases: PerProcessor<u64>,
+    /// Inquiries by processor.
+    pub inquiries: PerProcessor<u64>,
+    /// Reports of each kind of outcome, by processor.
+    pub reports: PerProcessor<[u64; OUTCOME_NAMES.len()]>,
+    /// Health calls leased, by processor.
+    pub health_calls: PerProcessor<u64>,
+    /// Purges.
+    pub purges: u64,
+    /// Alarms raised.
+    pub alarms: u64,
+}
+
+/// Names the kinds of outcome, in the order of [`outcome_index`].
+pub const OUTCOME_NAMES: [&str; 13] = [
+    "charged",
+    "duplicate",
+    "found",
+    "absent",
+    "busy",
+    "failing",
+    "unreachable",
+    "handed_back",
+    "refused",
+    "misaddressed",
+    "unclear",
+    "lost",
+    "overdue",
+];
+
+/// The place of an outcome in [`OUTCOME_NAMES`].
+#[must_use]
+pub fn outcome_index(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Charged => 0,
+        Outcome::Duplicate => 1,
+        Outcome::Found { .. } => 2,
+        Outcome::Absent => 3,
+        Outcome::Busy => 4,
+        Outcome::Failing => 5,
+        Outcome::Unreachable => 6,
+        Outcome::HandedBack => 7,
+        Outcome::Refused => 8,
+        Outcome::Misaddressed => 9,
+        Outcome::Unclear => 10,
+        Outcome::Lost => 11,
+        Outcome::Overdue => 12,
+    }
+}
