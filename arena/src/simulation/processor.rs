@@ -142,9 +142,9 @@ impl Processor {
         self.lost.extend(std::mem::take(&mut self.rows).into_keys());
     }
 
-    /// What was lost was purged: the id may be used again.
-    pub fn forget_lost(&mut self) {
-        self.purged.append(&mut self.lost);
+    /// What was lost was purged, and its id may be used again; except for those that are kept.
+    pub fn forget_lost(&mut self, is_kept: impl Fn(&PaymentId) -> bool) {
+        self.purged.extend(self.lost.extract_if(.., |id| !is_kept(id)));
     }
 
     /// Everything is well from now on.

@@ -337,10 +337,10 @@ impl<'a> World<'a> {
         let mut core = Core::new(self.config, self.now());
         self.disk.recover(|record| core.replay(record)).map_err(|error| error.to_string())?;
         self.ledgers.note_foreign(&core, &self.processors);
-        if core.ledger().balance().accepted.count == 0 {
-            // A purge that was never confirmed has outlived the power loss.
-            Name::BOTH.into_iter().for_each(|name| self.processors[name].forget_lost());
-        }
+        // A purge that was never confirmed may have outlived a power loss: what the store does not know was purged.
+        let ledger = core.ledger();
+        let is_known = |id: &PaymentId| ledger.find(*id).is_some() || ledger.tombstones().contains_key(id);
+        Name::BOTH.into_iter().for_each(|name| self.processors[name].forget_lost(is_known));
         self.ledgers.check_recovered(&core)?;
         self.store = Some(Store { core, held: VecDeque::new(), flushing: false, ticks_until_us: 0 });
         self.schedule.after(0, What::StoreTick { start: self.start });
@@ -459,7 +459,7 @@ impl<'a> World<'a> {
             for (ApiId(connection), message) in sends {
                 if matches!(message, FromStore::Purged { .. }) {
                     for name in Name::BOTH {
-                        self.processors[name].forget_lost();
+                        self.processors[name].forget_lost(|_| false);
                         let rows = &self.processors[name].rows;
                         self.ledgers.foreign[name].retain(|id| rows.contains_key(id));
                     }
