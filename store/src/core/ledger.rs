@@ -652,7 +652,14 @@ impl Ledger {
             return Vec::new();
         };
         let cleared = flight.unanswered.iter().filter(|attempt| settled(**attempt));
-        cleared.map(|&attempt| Record::Cleared { ordinal, attempt, negative: Negative::NotNow }).collect()
+        let mut records: Vec<Record> = cleared
+            .map(|&attempt| Record::Cleared { ordinal, attempt, negative: Negative::NotNow })
+            .collect();
+        let is_refused_by_both = self.payments[ordinal.0 as usize].refused == 0b11;
+        if records.len() == flight.unanswered.len() && !flight.sealed && is_refused_by_both {
+            records.push(Record::Died { ordinal });
+        }
+        records
     }
 
     fn stand(&mut self, ordinal: Ordinal, standing: Standing) {
