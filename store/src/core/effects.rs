@@ -89,7 +89,7 @@ pub struct Effects {
 /// Counts since the start of the process, for the metrics.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
-    /// Accepts by what became of them, in the order of [`Accepted`].
+    /// Accepts by what became of them, in the order of [`wire::frame::Accepted`].
     pub accepts: [u64; 4],
     /// Leases by processor.
     pub leases: PerProcessor<u64>,
