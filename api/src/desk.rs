@@ -241,7 +241,8 @@ impl Desk {
     /// Takes a frame. `wall_ms` is the wall clock that the store's `requestedAt` comes from.
     pub fn take(&mut self, message: FromStore, now_us: u64, wall_ms: u64) -> Taken {
         match message {
-            FromStore::Welcome => Taken::Nothing,
+            // No api asks for operations.
+            FromStore::Welcome | FromStore::Operated { .. } => Taken::Nothing,
             FromStore::Accepted { request, .. }
             | FromStore::Summary { request, .. }
             | FromStore::Purged { request }

@@ -8,8 +8,9 @@ use crate::core::router::RouterConfig;
 use crate::log::Durability;
 use std::fs;
 use std::path::PathBuf;
-use wire::Processor;
+use wire::frame::{Listing, Operation};
 use wire::trace::LogFlags;
+use wire::{PaymentId, Processor};
 
 /// Memory that one payment may take, in bytes, everything included (PERFORMANCE.md).
 const PAYMENT_BYTES: u64 = 64;
@@ -50,11 +51,79 @@ pub enum Command {
         /// The log's folder (LOG_DIR)
         dir: PathBuf,
     },
-    /// Write every record of a log, one a line; payments are numbered in the order of their accepts, from 0
+    /// Write every record of a log, one a line, behind the payments of its snapshot; payments are numbered in the order of
+    /// their accepts, from 0
     Dump {
         /// The log's folder (LOG_DIR)
         dir: PathBuf,
     },
+    /// List payments of the running store that may need somebody, one a line
+    List {
+        /// Which
+        #[arg(value_enum)]
+        listing: ListingName,
+    },
+    /// Tell the running store what became of a payment that its processor will not tell about any more
+    Resolve {
+        /// The payment
+        #[arg(value_parser = payment_id)]
+        id: PaymentId,
+        /// Look at the processor's own books first: this cannot be taken back
+        #[arg(value_enum)]
+        resolution: Resolution,
+    },
+    /// Let the running store send a dead letter again, to either processor
+    Revive {
+        /// The payment
+        #[arg(value_parser = payment_id)]
+        id: PaymentId,
+    },
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum ListingName {
+    /// Refused for good by both processors
+    DeadLetters,
+    /// With an attempt that has no answer
+    InFlight,
+    /// With evidence that contradicts itself
+    Conflicts,
+    /// Left behind by a purge
+    Tombstones,
+}
+
+/// What an operator found out.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Resolution {
+    /// The processor that it was sent to has charged it
+    Charged,
+    /// No attempt of it charged it, or ever will
+    NotCharged,
+}
+
+impl Command {
+    /// What this command asks of a running store, if it asks anything.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        let listing = |name: &ListingName| match name {
+            ListingName::DeadLetters => Listing::DeadLetters,
+            ListingName::InFlight => Listing::InFlight,
+            ListingName::Conflicts => Listing::Conflicts,
+            ListingName::Tombstones => Listing::Tombstones,
+        };
+        match self {
+            Self::Healthcheck | Self::Check { .. } | Self::Dump { .. } => None,
+            Self::List { listing: name } => Some(Operation::List { listing: listing(name), from: 0 }),
+            Self::Resolve { id, resolution: Resolution::Charged } => Some(Operation::Charged(*id)),
+            Self::Resolve { id, resolution: Resolution::NotCharged } => Some(Operation::NotCharged(*id)),
+            Self::Revive { id } => Some(Operation::Revive(*id)),
+        }
+    }
+}
+
+fn payment_id(text: &str) -> Result<PaymentId, String> {
+    PaymentId::parse(text).ok_or_else(|| "give the payment's correlationId, a UUID with hyphens".to_owned())
 }
 
 /// Settings of the server.
@@ -69,6 +138,9 @@ pub struct Config {
     /// What must have happened to a record before anything that rests on it leaves the process
     #[arg(long, env = "DURABILITY", value_enum, default_value_t = Durability::Always)]
     pub durability: Durability,
+    /// Log written, beside as much as the payments take, before a snapshot makes it short again, in MiB
+    #[arg(long, env = "SNAPSHOT_LOG_MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub snapshot_log_mib: u64,
     /// Payments remembered between two purges; at this bound the answer is 503 [default: from the memory limit]
     #[arg(long, env = "PAYMENTS_MAX")]
     pub payments_max: Option<u64>,

@@ -2,11 +2,13 @@
 //! is running: then what they see is whole up to some moment of the reading.
 
 use crate::core::ledger::Ledger;
+use crate::core::ledger::snapshot::{Fold, ThawError};
+use crate::core::queue::Ordinal;
 use crate::core::record::{Record, Terms};
 use crate::log::recovery::{self, Recovered, RecoveryError};
-use crate::log::segment;
+use crate::log::{segment, snapshot};
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use wire::Processor;
 
@@ -14,7 +16,7 @@ use wire::Processor;
 #[derive(Debug, Default)]
 struct Kinds([u64; KIND_NAMES.len()]);
 
-const KIND_NAMES: [&str; 10] = [
+const KIND_NAMES: [&str; 13] = [
     "accepted",
     "intended",
     "cleared",
@@ -25,6 +27,9 @@ const KIND_NAMES: [&str; 10] = [
     "purged",
     "tombstone cleared",
     "tombstone charged",
+    "resolved",
+    "tombstone resolved",
+    "revived",
 ];
 
 fn kind(record: &Record) -> usize {
@@ -39,6 +44,27 @@ fn kind(record: &Record) -> usize {
         Record::Purged => 7,
         Record::TombstoneCleared { .. } => 8,
         Record::TombstoneCharged { .. } => 9,
+        Record::Resolved { .. } => 10,
+        Record::TombstoneResolved { .. } => 11,
+        Record::Revived { .. } => 12,
+    }
+}
+
+/// A ledger, and the count of what made it.
+#[derive(Debug)]
+struct Counted {
+    ledger: Ledger,
+    kinds: Kinds,
+}
+
+impl Fold for Counted {
+    fn thaw(&mut self, ledger: impl Read, len: u64) -> Result<(), ThawError> {
+        self.ledger.thaw(ledger, len)
+    }
+
+    fn add(&mut self, record: &Record) {
+        self.kinds.0[kind(record)] += 1;
+        self.ledger.add(record);
     }
 }
 
@@ -47,13 +73,9 @@ fn kind(record: &Record) -> usize {
 /// # Errors
 /// When it is not sound: a store would refuse to start on it, with the same words.
 pub fn check(dir: &Path) -> Result<String, RecoveryError> {
-    let mut kinds = Kinds::default();
-    let mut ledger = Ledger::new(usize::MAX, [0; 2]);
-    let recovered = recovery::recover(dir, |record| {
-        kinds.0[kind(record)] += 1;
-        ledger.apply(record);
-    })?;
-    Ok(describe(dir, &recovered, &kinds, &ledger))
+    let mut counted = Counted { ledger: Ledger::new(usize::MAX, [0; 2]), kinds: Kinds::default() };
+    let recovered = recovery::recover(dir, &mut counted)?;
+    Ok(describe(dir, &recovered, &counted.kinds, &counted.ledger))
 }
 
 fn describe(dir: &Path, recovered: &Recovered, kinds: &Kinds, ledger: &Ledger) -> String {
@@ -64,8 +86,12 @@ fn describe(dir: &Path, recovered: &Recovered, kinds: &Kinds, ledger: &Ledger) -
     let segments = segment::list(dir).map_or(0, |numbers| numbers.len());
     line("log", format!("{}, sound", dir.display()));
     line("segments", segments.to_string());
+    match recovered.snapshot {
+        Some(place) => line("snapshot", format!("of all up to record {}", place.sequence)),
+        None => line("snapshot", "none".to_owned()),
+    }
     line("frames", recovered.frames.to_string());
-    line("records", recovered.sequence.to_string());
+    line("records", recovered.end.sequence.to_string());
     if recovered.torn_bytes > 0 {
         line("torn tail", format!("{} bytes, which a starting store cuts", recovered.torn_bytes));
     }
@@ -87,21 +113,44 @@ fn describe(dir: &Path, recovered: &Recovered, kinds: &Kinds, ledger: &Ledger) -
     text
 }
 
-/// Writes every record of the log in `dir`, one a line.
+/// Writes what a log says: the payments of a snapshot, then each record.
+#[derive(Debug)]
+struct Written<W> {
+    out: W,
+    number: u64,
+    written: io::Result<()>,
+}
+
+impl<W: Write> Fold for Written<W> {
+    fn thaw(&mut self, ledger: impl Read, len: u64) -> Result<(), ThawError> {
+        let mut thawed = Ledger::new(usize::MAX, [0; 2]);
+        thawed.thaw(ledger, len)?;
+        self.written = (0..thawed.len()).try_for_each(|at| {
+            let ordinal = Ordinal(u32::try_from(at).expect("payments are counted in 32 bits"));
+            let (id, cents, standing) = (thawed.id(ordinal), thawed.cents(ordinal), thawed.standing(ordinal));
+            writeln!(self.out, "  snapshot #{at} {id} {cents} {standing:?}")
+        });
+        Ok(())
+    }
+
+    fn add(&mut self, record: &Record) {
+        self.number += 1;
+        if self.written.is_ok() {
+            self.written = writeln!(self.out, "{:>10} {}", self.number, words(record));
+        }
+    }
+}
+
+/// Writes every record of the log in `dir` behind its snapshot, one a line, after the payments of that.
 ///
 /// # Errors
 /// When the log is not sound (what came before is written), or `out` takes no more.
 pub fn dump(dir: &Path, out: &mut impl Write) -> Result<(), DumpError> {
-    let mut number = 0_u64;
-    let mut failed = Ok(());
-    recovery::recover(dir, |record| {
-        number += 1;
-        if failed.is_ok() {
-            failed = writeln!(out, "{number:>10} {}", words(record));
-        }
-    })?;
-    failed?;
-    Ok(out.flush()?)
+    let number = snapshot::list(dir)?.pop().unwrap_or(0);
+    let mut written = Written { out, number, written: Ok(()) };
+    recovery::recover(dir, &mut written)?;
+    written.written?;
+    Ok(written.out.flush()?)
 }
 
 /// Why a dump ended early.
@@ -110,9 +159,9 @@ pub enum DumpError {
     /// The log is not sound.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
-    /// The output takes no more.
-    #[error("cannot write: {0}")]
-    Output(#[from] io::Error),
+    /// The folder cannot be read, or the output takes no more.
+    #[error("cannot dump: {0}")]
+    Io(#[from] io::Error),
 }
 
 fn words(record: &Record) -> String {
@@ -136,5 +185,8 @@ fn words(record: &Record) -> String {
         Record::Purged => "purged".to_owned(),
         Record::TombstoneCleared { id, attempt } => format!("tombstone {id} cleared attempt {}", attempt.0),
         Record::TombstoneCharged { id } => format!("tombstone {id} charged"),
+        Record::Resolved { ordinal } => format!("resolved #{}: not charged, says an operator", ordinal.0),
+        Record::TombstoneResolved { id } => format!("tombstone {id} resolved: not charged, says an operator"),
+        Record::Revived { ordinal } => format!("revived #{}", ordinal.0),
     }
 }

@@ -13,6 +13,7 @@
 //! One rule replaces reasoning message by message: what a turn says leaves the process only after all that the turn,
 //! and every turn before it, recorded.
 
+pub mod ask;
 pub mod config;
 pub mod core;
 pub mod inspect;

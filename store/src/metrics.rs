@@ -1,7 +1,7 @@
 //! The store's metrics. Counting happens in the core, as plain numbers; here they get names.
 
 use crate::core::router::State;
-use crate::core::{Core, OUTCOME_NAMES};
+use crate::core::{Core, OUTCOME_NAMES, Room};
 use crate::log::Log;
 use wire::Processor;
 use wire::metrics::{Sample, Snapshot, plain};
@@ -32,7 +32,9 @@ fn count(snapshot: &mut Snapshot, core: &Core, log: &Log) {
     snapshot.counter("reports", "What apis reported of attempts", reports.collect());
     snapshot.counter("purges", "Purges", plain(counters.purges));
     snapshot.counter("alarms", "Answers that people should look at", plain(counters.alarms));
+    snapshot.counter("operations", "What operators decided", plain(counters.operations));
     snapshot.counter("log_records", "Records appended since the log began", plain(log.appended()));
+    snapshot.counter("log_snapshots", "Snapshots written", plain(log.snapshots()));
 }
 
 fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
@@ -73,6 +75,13 @@ fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
     snapshot.gauge("processor_state", "The router's belief: 0 usable, 1 stalled, 2 slow, 3 failing", states);
     snapshot.gauge("apis", "Connected apis", plain(core.apis_len() as u64));
     let unflushed = log.appended().saturating_sub(log.durable());
+    let room = match log.room() {
+        Room::Ample => 0,
+        Room::NoAccepts => 1,
+        Room::NoIntents => 2,
+    };
+    snapshot.gauge("log_full", "LOG_DIR: 0 has room, 1 no new payments, 2 nothing is settled", plain(room));
+    snapshot.gauge("log_bytes", "Bytes of log behind the last snapshot", plain(log.grown_bytes()));
     snapshot.gauge("log_records_unflushed", "Records that a power loss would take", plain(unflushed));
 }
 

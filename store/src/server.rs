@@ -149,6 +149,8 @@ impl Server {
     // One turn.
 
     fn end_turn(&mut self, now: Now) {
+        self.log.tend();
+        self.core.step(now, Event::Room(self.log.room()), &mut self.effects);
         self.core.dispatch(now, &mut self.effects);
         self.commit();
         self.release();
@@ -164,6 +166,11 @@ impl Server {
             }
             effects.records.clear();
             effects.records_len = 0;
+            let ledger = self.core.ledger();
+            // The ledger is the fold of what was appended: after this append, and before the next step.
+            if self.log.is_snapshot_due(ledger.len()) {
+                self.log.snapshot(ledger.freeze());
+            }
         }
         for note in effects.notes.drain(..) {
             tracing::info!("{note}");

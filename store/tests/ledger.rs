@@ -299,3 +299,28 @@ fn requested_at_never_goes_back_and_repeats_while_unknown() {
     intend(&mut queued, HERE.other(), 100);
     assert_eq!(queued.flights()[&FIRST].requested_at, Timestamp::from_ms(500), "the clock stepped back");
 }
+
+#[test]
+fn what_is_cleared_again_and_again_takes_no_memory_for_ever() {
+    let mut ledger = ledger();
+    ledger.apply(&Record::Accepted { id: PaymentId(8), cents: Cents(5) });
+    let other = Ordinal(1);
+    ledger.apply(&ledger.intend(other, HERE, 50).0);
+    for round in 0..400_000 {
+        let attempt = intend(&mut ledger, HERE, 100 + round);
+        if round == 200_000 {
+            // Its time was issued before most of what is forgotten, and it still counts under it.
+            ledger.apply(&Record::Charged { ordinal: other, processor: HERE, terms: Terms::Ours });
+        }
+        ledger.apply(&cleared(attempt, Negative::NotNow));
+    }
+    assert!(ledger.summary.len() < 2 * 65_536, "{} entries", ledger.summary.len());
+    intend(&mut ledger, HERE, 1_000_000);
+    ledger.apply(&charged(HERE));
+    let at = |ms| {
+        let time = Some(Timestamp::from_ms(ms));
+        ledger.summary.window(Bounds { from: time, to: time })[HERE].cents
+    };
+    assert_eq!((at(50), at(1_000_000)), (Cents(5), CENTS));
+    assert_eq!(ledger.summary.window(Bounds::default())[HERE].count, 2);
+}

@@ -16,7 +16,7 @@ use crate::{Bounds, Cents, PaymentId, PerProcessor, Processor, Timestamp};
 use bytes::BufMut;
 
 /// Counts every change of the frames. Both ends must speak the same one.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// What the first frame says, so that a stranger on the socket is told apart from an old api.
 pub const PROTOCOL_MAGIC: [u8; 4] = *b"ESPO";
@@ -147,6 +147,53 @@ pub enum Health {
     Unanswered,
 }
 
+/// A set of payments that an operator can look through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Listing {
+    /// Refused for good by both processors.
+    DeadLetters = 0,
+    /// With an attempt that has no answer.
+    InFlight = 1,
+    /// Whose evidence contradicts itself.
+    Conflicts = 2,
+    /// Left behind by a purge with an attempt that has no answer, or charged since.
+    Tombstones = 3,
+}
+
+impl Listing {
+    const ALL: [Self; 4] = [Self::DeadLetters, Self::InFlight, Self::Conflicts, Self::Tombstones];
+}
+
+/// What an operator asks for or decides. Only people know what no evidence shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Show some of them.
+    List {
+        /// Which.
+        listing: Listing,
+        /// Where to go on: 0, then what the answer before said.
+        from: u32,
+    },
+    /// Its processor has charged this payment.
+    Charged(PaymentId),
+    /// No attempt of this payment charged it, or ever will.
+    NotCharged(PaymentId),
+    /// Send this dead letter again.
+    Revive(PaymentId),
+}
+
+impl Operation {
+    /// The payment that is decided about.
+    #[must_use]
+    pub fn id(&self) -> Option<PaymentId> {
+        match *self {
+            Self::List { .. } => None,
+            Self::Charged(id) | Self::NotCharged(id) | Self::Revive(id) => Some(id),
+        }
+    }
+}
+
 /// Api to store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromApi {
@@ -198,6 +245,13 @@ pub enum FromApi {
     },
     /// No more leases, please: this api drains.
     Drain,
+    /// From an operator's command, on a connection of its own and without a hello.
+    Operate {
+        /// Repeated in the reply.
+        request: u64,
+        /// What.
+        operation: Operation,
+    },
 }
 
 /// What became of an accept.
@@ -265,6 +319,17 @@ pub enum FromStore {
     Acknowledge {
         /// [`Report::sequence`] of the last of them.
         sequence: u64,
+    },
+    /// The answer to an operation.
+    Operated {
+        /// Of the operation.
+        request: u64,
+        /// It was done. If not, nothing has changed.
+        done: bool,
+        /// More to list from here.
+        next: Option<u32>,
+        /// Payments, one a line; or what was done, or why not.
+        text: String,
     },
 }
 
@@ -424,6 +489,25 @@ impl<'a> Fields<'a> {
         })
     }
 
+    fn operation(&mut self) -> Result<Operation, FrameError> {
+        Ok(match self.u8()? {
+            0 => {
+                let listing = Listing::ALL.get(usize::from(self.u8()?)).copied();
+                let Some(listing) = listing else { return self.broken() };
+                Operation::List { listing, from: self.u32()? }
+            }
+            1 => Operation::Charged(self.id()?),
+            2 => Operation::NotCharged(self.id()?),
+            3 => Operation::Revive(self.id()?),
+            _ => return self.broken(),
+        })
+    }
+
+    /// All that is left.
+    fn text(&mut self) -> Result<String, FrameError> {
+        std::str::from_utf8(self.rest).map_or_else(|_| self.broken(), |text| Ok(text.to_owned()))
+    }
+
     fn end<T>(&self, message: T) -> Result<T, FrameError> {
         if self.rest.is_empty() { Ok(message) } else { self.broken() }
     }
@@ -505,6 +589,21 @@ impl Message for FromApi {
                 out.put_u32_le(ms);
             }),
             Self::Drain => frame(out, 9, |_| ()),
+            Self::Operate { request, operation } => frame(out, 10, |out| {
+                out.put_u64_le(*request);
+                let (kind, id) = match operation {
+                    Operation::List { listing, from } => {
+                        out.put_u8(0);
+                        out.put_u8(*listing as u8);
+                        return out.put_u32_le(*from);
+                    }
+                    Operation::Charged(id) => (1, id),
+                    Operation::NotCharged(id) => (2, id),
+                    Operation::Revive(id) => (3, id),
+                };
+                out.put_u8(kind);
+                out.put_u128_le(id.0);
+            }),
         }
     }
 
@@ -554,6 +653,7 @@ impl Message for FromApi {
                 Self::HealthReport { processor, health }
             }
             9 => Self::Drain,
+            10 => Self::Operate { request: fields.u64()?, operation: fields.operation()? },
             _ => return Err(FrameError::Kind(kind)),
         };
         fields.end(message)
@@ -591,6 +691,13 @@ impl Message for FromStore {
             }),
             Self::HealthLease { processor } => frame(out, 71, |out| out.put_u8(*processor as u8)),
             Self::Acknowledge { sequence } => frame(out, 72, |out| out.put_u64_le(*sequence)),
+            Self::Operated { request, done, next, text } => frame(out, 73, |out| {
+                out.put_u64_le(*request);
+                out.put_u8(u8::from(*done));
+                out.put_u8(u8::from(next.is_some()));
+                out.put_u32_le(next.unwrap_or(0));
+                out.put_slice(text.as_bytes());
+            }),
         }
     }
 
@@ -616,10 +723,7 @@ impl Message for FromStore {
             68 => Self::Purged { request: fields.u64()? },
             69 => {
                 let request = fields.u64()?;
-                let Ok(text) = std::str::from_utf8(fields.rest) else {
-                    return fields.broken();
-                };
-                return Ok(Self::Metrics { request, text: text.to_owned() });
+                return Ok(Self::Metrics { request, text: fields.text()? });
             }
             70 => Self::Lease(Lease {
                 attempt: AttemptId(fields.u64()?),
@@ -632,6 +736,16 @@ impl Message for FromStore {
             }),
             71 => Self::HealthLease { processor: fields.processor()? },
             72 => Self::Acknowledge { sequence: fields.u64()? },
+            73 => {
+                let (request, done) = (fields.u64()?, fields.bool()?);
+                let (more, next) = (fields.bool()?, fields.u32()?);
+                return Ok(Self::Operated {
+                    request,
+                    done,
+                    next: more.then_some(next),
+                    text: fields.text()?,
+                });
+            }
             _ => return Err(FrameError::Kind(kind)),
         };
         fields.end(message)

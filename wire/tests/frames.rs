@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use wire::frame::{
     Accepted, AttemptId, CallKind, FRAME_BYTES_MAX, FrameError, FromApi, FromStore, Health, HeldAttempt,
-    Lease, Message, Outcome, Report, Totals, decode,
+    Lease, Listing, Message, Operation, Outcome, Report, Totals, decode,
 };
 use wire::{Bounds, Cents, PaymentId, PerProcessor, Processor, Timestamp};
 
@@ -35,6 +35,21 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Unclear),
         Just(Outcome::Lost),
         Just(Outcome::Overdue),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let listing = prop_oneof![
+        Just(Listing::DeadLetters),
+        Just(Listing::InFlight),
+        Just(Listing::Conflicts),
+        Just(Listing::Tombstones),
+    ];
+    prop_oneof![
+        (listing, any::<u32>()).prop_map(|(listing, from)| Operation::List { listing, from }),
+        any::<u128>().prop_map(|id| Operation::Charged(PaymentId(id))),
+        any::<u128>().prop_map(|id| Operation::NotCharged(PaymentId(id))),
+        any::<u128>().prop_map(|id| Operation::Revive(PaymentId(id))),
     ]
 }
 
@@ -79,6 +94,7 @@ fn from_api() -> impl Strategy<Value = FromApi> {
         ),
         (processor(), health).prop_map(|(processor, health)| FromApi::HealthReport { processor, health }),
         Just(FromApi::Drain),
+        (any::<u64>(), operation()).prop_map(|(request, operation)| FromApi::Operate { request, operation }),
     ]
 }
 
@@ -110,6 +126,8 @@ fn from_store() -> impl Strategy<Value = FromStore> {
         ),
         processor().prop_map(|processor| FromStore::HealthLease { processor }),
         any::<u64>().prop_map(|sequence| FromStore::Acknowledge { sequence }),
+        (any::<u64>(), any::<bool>(), any::<Option<u32>>(), "\\PC{0,200}")
+            .prop_map(|(request, done, next, text)| FromStore::Operated { request, done, next, text }),
     ]
 }
 

@@ -1,12 +1,14 @@
-//! The store's disk: one segment of its log in memory, written with the real frames and read back by the real recovery.
+//! The store's disk: one segment of its log in memory, written with the real frames and read back by the real recovery,
+//! and the last snapshot, with what lies before it made useless.
 //!
 //! A killed process leaves everything that it wrote. A power loss leaves what was flushed, and of the rest each frame
 //! whole, torn, or not at all, in any combination.
 
 use super::chance::Chance;
-use store::core::record::Record;
+use store::core::ledger::snapshot::{Fold, Frozen};
 use store::log::frame::{self, SEGMENT_HEADER_BYTES, SegmentHeader, Sequence};
 use store::log::recovery::{Image, RecoveryError, recover_images};
+use store::log::snapshot::Place;
 
 /// A log on a disk that can fail.
 #[derive(Clone, Debug)]
@@ -15,6 +17,7 @@ pub struct Disk {
     /// Where each unflushed frame begins, and the last record of it.
     unflushed: Vec<(usize, Sequence)>,
     chain: u32,
+    snapshot: Option<(Place, Vec<u8>)>,
     /// The last record that was written.
     pub written: Sequence,
     /// The last record that was flushed.
@@ -24,7 +27,8 @@ pub struct Disk {
 impl Default for Disk {
     fn default() -> Self {
         let header = SegmentHeader { segment: 0, first_sequence: 1, chain: 0, created_ms: 0 };
-        Self { bytes: header.encode().to_vec(), unflushed: Vec::new(), chain: 0, written: 0, durable: 0 }
+        let bytes = header.encode().to_vec();
+        Self { bytes, unflushed: Vec::new(), chain: 0, snapshot: None, written: 0, durable: 0 }
     }
 }
 
@@ -36,6 +40,17 @@ impl Disk {
         self.chain = frame::encode(&mut self.bytes, 0, self.chain, first, self.durable, count, records);
         self.written += u64::from(count);
         self.unflushed.push((start, self.written));
+    }
+
+    /// A snapshot of everything written is on the disk, and nobody may read what it stands for.
+    pub fn snapshot(&mut self, frozen: &Frozen) {
+        let mut ledger = Vec::new();
+        frozen.put(&mut ledger).expect("a vector takes everything");
+        let offset = self.bytes.len() as u64;
+        self.bytes[SEGMENT_HEADER_BYTES..].fill(0xaa);
+        self.unflushed.clear();
+        let place = Place { segment: 0, offset, sequence: self.written, chain: self.chain };
+        self.snapshot = Some((place, ledger));
     }
 
     /// A flush that began when `target` was written has returned.
@@ -62,13 +77,16 @@ impl Disk {
     ///
     /// # Errors
     /// When the log is refused.
-    pub fn recover(&mut self, replay: impl FnMut(&Record)) -> Result<(), RecoveryError> {
+    pub fn recover(&mut self, fold: &mut impl Fold) -> Result<(), RecoveryError> {
         let image = Image { number: 0, path: "simulated".into(), bytes: self.bytes.clone() };
-        let recovered = recover_images(std::iter::once(Ok(image)), replay)?;
-        let end = recovered.end.map_or(SEGMENT_HEADER_BYTES as u64, |(_, end)| end);
-        self.bytes.truncate(usize::try_from(end).expect("a small log"));
+        if let Some((_, ledger)) = &self.snapshot {
+            fold.thaw(&ledger[..], ledger.len() as u64).expect("it was written by this version");
+        }
+        let place = self.snapshot.as_ref().map(|(place, _)| *place);
+        let end = recover_images(place, std::iter::once(Ok(image)), fold)?.end;
+        self.bytes.truncate(usize::try_from(end.offset).expect("a small log"));
         self.unflushed.clear();
-        (self.chain, self.written, self.durable) = (recovered.chain, recovered.sequence, recovered.sequence);
+        (self.chain, self.written, self.durable) = (end.chain, end.sequence, end.sequence);
         Ok(())
     }
 }

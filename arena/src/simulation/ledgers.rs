@@ -112,8 +112,6 @@ impl Ledgers {
                         }
                     }
                 }
-                // Pinned to a processor that refuses it: unknown and visible (invariant 4).
-                Standing::InFlight if ledger.is_only_asked_for(ordinal) => (),
                 Standing::Queued | Standing::InFlight => {
                     return Err(format!("{id} is {standing:?} at the end"));
                 }

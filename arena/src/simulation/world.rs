@@ -10,12 +10,14 @@ use api::desk::{Ask, Desk, Taken};
 use api::evidence::{self, Answer};
 use std::collections::{BTreeMap, VecDeque};
 use store::core::calls::Calls;
-use store::core::ledger::{Flight, Standing};
+use store::core::ledger::Standing;
 use store::core::queue::Ordinal;
 use store::core::router::RouterConfig;
-use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now};
+use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now, Room};
 use store::log::frame::Sequence;
-use wire::frame::{Accepted, AttemptId, FromApi, FromStore, Health, Lease, Message, Outcome, decode};
+use wire::frame::{
+    Accepted, AttemptId, FromApi, FromStore, Health, Lease, Message, Operation, Outcome, decode,
+};
 use wire::{Bounds, Cents, PaymentId, PerProcessor, Processor as Name, Timestamp};
 
 /// Apis of a world.
@@ -30,6 +32,16 @@ const REST_US: u64 = 400_000_000;
 
 /// An insert may come so long after its answer.
 const LATE_INSERT_US: u64 = 31_000_000;
+
+/// After the trouble an operator waits so long, until no call can be on its way any more: the longest delay, and an insert
+/// after it.
+const OPERATOR_US: u64 = 80_000_000;
+
+/// The connection that operators use.
+const OPERATOR: ApiId = ApiId(u64::MAX);
+
+/// Turns with records after which a snapshot is taken, in percent.
+const SNAPSHOT_PERCENT: u64 = 3;
 
 /// The wall clock at the start.
 const EPOCH_MS: u64 = 1_760_000_000_000;
@@ -153,6 +165,8 @@ struct World<'a> {
     purges: u64,
     told: BTreeMap<(u64, u64), u64>,
     skew_ms: i64,
+    /// What the store's disk has room for.
+    room: Room,
     last_late_insert_us: u64,
     healed: bool,
     steps: u64,
@@ -198,6 +212,7 @@ impl<'a> World<'a> {
             purges: 0,
             told: BTreeMap::new(),
             skew_ms: 0,
+            room: Room::Ample,
             last_late_insert_us: 0,
             healed: false,
             steps: 0,
@@ -260,7 +275,12 @@ impl<'a> World<'a> {
             self.steps += 1;
             self.happen(what)?;
             if self.healed && self.is_at_rest() {
-                return self.check_end();
+                if self.store.as_ref().is_some_and(|store| self.stuck(&store.core) == 0) {
+                    return self.check_end();
+                }
+                if self.schedule.now_us() > TROUBLE_US + OPERATOR_US {
+                    self.operate_on_stuck()?;
+                }
             }
             if self.schedule.now_us() > TROUBLE_US + REST_US {
                 return Err(self.describe_unrest());
@@ -277,7 +297,7 @@ impl<'a> World<'a> {
         }
         match what {
             What::Client(errand) => self.on_client(errand),
-            What::Fault => self.on_fault(),
+            What::Fault => self.on_fault()?,
             What::Heal => self.heal(),
             What::StoreStart => self.start_store()?,
             What::StoreResume => {
@@ -335,7 +355,7 @@ impl<'a> World<'a> {
         }
         self.start += 1;
         let mut core = Core::new(self.config, self.now());
-        self.disk.recover(|record| core.replay(record)).map_err(|error| error.to_string())?;
+        self.disk.recover(&mut core).map_err(|error| error.to_string())?;
         self.ledgers.note_foreign(&core, &self.processors);
         // A purge that was never confirmed may have outlived a power loss: what the store does not know was purged.
         let ledger = core.ledger();
@@ -423,10 +443,14 @@ impl<'a> World<'a> {
         let now = self.now();
         let start = self.start;
         let store = self.store.as_mut().expect("a running store");
+        store.core.step(now, Event::Room(self.room), &mut effects);
         store.core.dispatch(now, &mut effects);
         self.ledgers.check_summary(&store.core, &self.processors)?;
         if effects.records_len > 0 {
             self.disk.append(&effects.records, effects.records_len);
+            if self.chance.percent(SNAPSHOT_PERCENT) {
+                self.disk.snapshot(&store.core.ledger().freeze());
+            }
         }
         store.held.push_back((self.disk.written, effects.sends));
         let next_us = store.core.next_call_us();
@@ -500,18 +524,11 @@ impl<'a> World<'a> {
     fn check_recovery(&self, before: &Core) -> Result<(), String> {
         let mut disk = self.disk.clone();
         let mut core = Core::new(self.config, self.now());
-        disk.recover(|record| core.replay(record)).map_err(|error| error.to_string())?;
-        let facts = |core: &Core| -> Facts {
-            let ledger = core.ledger();
-            let standings = (0..ledger.balance().accepted.count)
-                .map(|number| ledger.standing(Ordinal(u32::try_from(number).expect("a small seed"))));
-            Facts {
-                standings: standings.collect(),
-                flights: ledger.flights().clone(),
-                tombstones: ledger.tombstones().keys().copied().collect(),
-                free: ledger.queue.free_len(),
-                totals: ledger.summary.window(Bounds::default()).0.map(|totals| (totals.count, totals.cents)),
-            }
+        disk.recover(&mut core).map_err(|error| error.to_string())?;
+        let facts = |core: &Core| {
+            let mut bytes = Vec::new();
+            core.ledger().freeze().put(&mut bytes).expect("a vector takes everything");
+            (bytes, core.ledger().queue.free_len())
         };
         if store::core::mutant::is(store::core::mutant::Mutant::VolatileIntent)
             || facts(before) == facts(&core)
@@ -780,12 +797,12 @@ impl<'a> World<'a> {
 
     // Faults.
 
-    fn on_fault(&mut self) {
+    fn on_fault(&mut self) -> Result<(), String> {
         self.faults += 1;
         let api = usize::try_from(self.chance.between(0, APIS as u64)).expect("small");
-        match self.chance.between(0, 16) {
-            0 => drop(self.kill_store(false)),
-            1 => drop(self.kill_store(self.always)),
+        match self.chance.between(0, 18) {
+            0 => self.kill_store(false)?,
+            1 => self.kill_store(self.always)?,
             2 | 3 => self.kill_api(api),
             4 | 5 => {
                 let pause_us = self.chance.pick(&[100_000, 1_000_000, 4_000_000, 12_000_000]);
@@ -809,8 +826,58 @@ impl<'a> World<'a> {
             9 => self.skew_ms += self.chance.pick(&[-3_600_000, -200, 200, 3_600_000]),
             10 if self.chance.percent(50) => self.insert_foreign_row(),
             10 => self.lose_row(),
+            11 => self.room = self.chance.pick(&[Room::Ample, Room::NoAccepts, Room::NoIntents]),
+            12 => self.operate()?,
             _ => self.change_mood(),
         }
+        Ok(())
+    }
+
+    /// An operator sends dead letters again, and tells of a payment in flight what its processor's books say.
+    fn operate(&mut self) -> Result<(), String> {
+        let Some(store) = self.store.as_ref().filter(|_| self.store_paused.is_none()) else { return Ok(()) };
+        let ledger = store.core.ledger();
+        let dead = (0..ledger.len())
+            .map(|at| Ordinal(u32::try_from(at).expect("a small seed")))
+            .find(|ordinal| ledger.standing(*ordinal) == Standing::Dead)
+            .map(|ordinal| Operation::Revive(ledger.id(ordinal)));
+        let in_books = ledger.flights().iter().find_map(|(ordinal, flight)| {
+            let id = ledger.id(*ordinal);
+            let ours = Row { requested_at: flight.requested_at, cents: ledger.cents(*ordinal) };
+            (self.processors[flight.processor].rows.get(&id) == Some(&ours)).then_some(Operation::Charged(id))
+        });
+        let left_behind = ledger.tombstones().iter().find_map(|(id, tombstone)| {
+            let rows = &self.processors[tombstone.flight.processor].rows;
+            rows.contains_key(id).then_some(Operation::Charged(*id))
+        });
+        for operation in [dead, in_books, left_behind].into_iter().flatten() {
+            self.decide(operation)?;
+        }
+        Ok(())
+    }
+
+    /// What only an operator can end, once nothing happens at the processors any more.
+    fn operate_on_stuck(&mut self) -> Result<(), String> {
+        let ledger = self.store.as_ref().expect("a store at rest runs").core.ledger();
+        let stuck: Vec<Operation> = ledger
+            .flights()
+            .iter()
+            .map(|(ordinal, flight)| (ledger.id(*ordinal), &self.processors[flight.processor]))
+            .map(|(id, processor)| {
+                let is_there = processor.rows.contains_key(&id) || processor.lost.contains(&id);
+                if is_there { Operation::Charged(id) } else { Operation::NotCharged(id) }
+            })
+            .collect();
+        stuck.into_iter().try_for_each(|operation| self.decide(operation))
+    }
+
+    fn decide(&mut self, operation: Operation) -> Result<(), String> {
+        let mut effects = Effects::default();
+        let now = self.now();
+        let store = self.store.as_mut().expect("a running store");
+        let frame = FromApi::Operate { request: 1, operation };
+        store.core.step(now, Event::Frame(OPERATOR, frame), &mut effects);
+        self.end_turn(effects)
     }
 
     fn lose_row(&mut self) {
@@ -869,6 +936,7 @@ impl<'a> World<'a> {
     /// The trouble is over.
     fn heal(&mut self) {
         self.healed = true;
+        self.room = Room::Ample;
         for name in Name::BOTH {
             self.processors[name].heal();
         }
@@ -944,16 +1012,6 @@ fn describe(what: &What) -> String {
         }
         other => format!("{other:?}"),
     }
-}
-
-/// What a store knows, as far as a recovery must bring it back.
-#[derive(PartialEq, Eq)]
-struct Facts {
-    standings: Vec<Standing>,
-    flights: BTreeMap<Ordinal, Flight>,
-    tombstones: Vec<PaymentId>,
-    free: usize,
-    totals: [(u64, Cents); 2],
 }
 
 /// What the api makes of an answer: the code that is shipped.

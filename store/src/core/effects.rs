@@ -1,10 +1,10 @@
 //! What a turn of the core brings about, besides changing memory: records for the log, frames for the apis, lines for
 //! the log of the process, and counts for the metrics. All of it is data; the shell carries it out.
 
-use super::ApiId;
 use super::router::State;
+use super::{ApiId, Room};
 use std::fmt;
-use wire::frame::{FromStore, Outcome};
+use wire::frame::{FromStore, Operation, Outcome};
 use wire::{PerProcessor, Processor};
 
 /// One line for the log of the process.
@@ -48,6 +48,10 @@ pub enum Note {
         /// The status of its answer.
         status: u16,
     },
+    /// An operator decided.
+    Operated(Operation),
+    /// The log has more room, or less.
+    Room(Room),
     /// Everything was forgotten.
     Purged {
         /// What may still be charged.
@@ -65,6 +69,17 @@ impl fmt::Display for Note {
             }
             Self::Alarm { processor, id, outcome, status } => {
                 write!(f, "alarm: {processor} answered {status} ({outcome:?}) for {id}")
+            }
+            Self::Operated(operation) => write!(f, "an operator decided: {operation:?}"),
+            Self::Room(Room::Ample) => write!(f, "the log has room: payments are accepted"),
+            Self::Room(Room::NoAccepts) => {
+                write!(f, "alarm: LOG_DIR is full: new payments are refused with 503 until there is room")
+            }
+            Self::Room(Room::NoIntents) => {
+                write!(
+                    f,
+                    "alarm: LOG_DIR is full: payments are neither accepted nor settled until there is room"
+                )
             }
             Self::Purged { tombstones } => write!(f, "purged, {tombstones} tombstones"),
         }
@@ -103,6 +118,8 @@ pub struct Counters {
     pub purges: u64,
     /// Alarms raised.
     pub alarms: u64,
+    /// What operators decided.
+    pub operations: u64,
 }
 
 /// Names the kinds of outcome, in the order of [`outcome_index`].

@@ -14,6 +14,8 @@
 //!
 //! Memory: 32 bytes for a payment, 16 and 1.5 for its time in the summary, 6 to 12 in the index.
 
+pub mod snapshot;
+
 use super::chunked::Chunked;
 use super::index::Index;
 use super::mutant::{self, Mutant};
@@ -31,6 +33,10 @@ const UNANSWERED_MAX: usize = 16;
 /// Charged payments whose other attempts are remembered, some 150 bytes each. Each lost api leaves as many as it had
 /// calls.
 const DANGLING_MAX: usize = 65_536;
+
+/// Entries of the summary that nothing is charged under may be as many as the others, and so many more. Beyond that they
+/// are forgotten in one go, some 20 ms for a million: what a processor refuses again and again takes no memory for ever.
+const IDLE_SLOTS_MAX: usize = 1 << 16;
 
 /// What our durable evidence says about one processor: `verdict(id, P)` in MONEY.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +104,8 @@ pub struct Flight {
 /// What a purge left behind of a payment in flight: it is never counted, but it still pins its id.
 #[derive(Clone, Debug)]
 pub struct Tombstone {
-    cents: Cents,
+    /// Its amount.
+    pub cents: Cents,
     /// Its attempts.
     pub flight: Flight,
     /// It was charged, in the world before. Until the next purge its id still belongs to that processor, lest the same id
@@ -225,6 +232,18 @@ impl Ledger {
     #[must_use]
     pub fn conflicts(&self) -> u64 {
         self.conflicts
+    }
+
+    /// How many payments are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.payments.len()
+    }
+
+    /// True after a start without a log, and after a purge.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.payments.is_empty()
     }
 
     /// What a purge left behind and no answer has settled.
@@ -475,8 +494,7 @@ impl Ledger {
             Record::Conflicted { ordinal } => self.apply_conflicted(ordinal),
             Record::Died { ordinal } => {
                 assert_eq!(self.standing(ordinal), Standing::Queued, "only a queued payment dies");
-                let refused = self.payments[ordinal.0 as usize].refused;
-                assert_eq!(refused, 0b11, "a dead letter was refused by both");
+                assert!(self.is_refused_by_both(ordinal), "a dead letter was refused by both");
                 self.queue.take(ordinal);
                 self.stand(ordinal, Standing::Dead);
             }
@@ -489,6 +507,19 @@ impl Ledger {
             }
             Record::TombstoneCharged { id } => {
                 self.tombstones.get_mut(&id).expect("a tombstone was charged").is_charged = true;
+            }
+            Record::Resolved { ordinal } => {
+                self.flights.remove(&ordinal).expect("an operator resolves a payment in flight");
+                self.requeue(ordinal);
+            }
+            Record::TombstoneResolved { id } => {
+                let resolved = self.tombstones.remove(&id).expect("an operator resolves a tombstone");
+                assert!(!resolved.is_charged, "charged is final");
+            }
+            Record::Revived { ordinal } => {
+                assert_eq!(self.standing(ordinal), Standing::Dead, "only a dead letter is sent again");
+                self.payments[ordinal.0 as usize].refused = 0;
+                self.requeue(ordinal);
             }
         }
     }
@@ -539,11 +570,33 @@ impl Ledger {
         }
         assert!(requested_at >= self.last_requested_at, "requestedAt never goes back");
         self.last_requested_at = requested_at;
+        self.compact_summary();
         self.payments[ordinal.0 as usize].slot = self.summary.issue(requested_at);
         let flight =
             Flight { processor, requested_at, unanswered: vec![attempt], sealed: false, surprised: false };
         self.flights.insert(ordinal, flight);
         self.stand(ordinal, Standing::InFlight);
+    }
+
+    fn compact_summary(&mut self) {
+        let uncharged = self.summary.uncharged_len();
+        if uncharged <= self.flights.len() + IDLE_SLOTS_MAX || uncharged * 2 <= self.summary.len() {
+            return;
+        }
+        let mut kept = vec![false; self.summary.len()];
+        for ordinal in self.flights.keys() {
+            let slot = self.payments[ordinal.0 as usize].slot;
+            if slot != NO_SLOT {
+                kept[slot.0 as usize] = true;
+            }
+        }
+        let moved = self.summary.compact(|slot| kept[slot.0 as usize]);
+        for at in 0..self.payments.len() {
+            let slot = self.payments[at].slot;
+            if slot != NO_SLOT {
+                self.payments[at].slot = moved[slot.0 as usize].unwrap_or(NO_SLOT);
+            }
+        }
     }
 
     fn apply_cleared(&mut self, ordinal: Ordinal, attempt: AttemptId, negative: Negative) {
@@ -556,9 +609,18 @@ impl Ledger {
             return;
         }
         self.flights.remove(&ordinal);
+        self.requeue(ordinal);
+    }
+
+    /// Lets a payment wait, where those wait who may go to the same processors.
+    fn requeue(&mut self, ordinal: Ordinal) {
         self.stand(ordinal, Standing::Queued);
         // It may have stood there to be repeated.
         self.queue.take(ordinal);
+        self.put_back(ordinal);
+    }
+
+    fn put_back(&mut self, ordinal: Ordinal) {
         let payment = &self.payments[ordinal.0 as usize];
         match Processor::BOTH.map(|processor| payment.is_refused_by(processor)) {
             [false, false] => self.queue.put_back(ordinal),
@@ -632,6 +694,18 @@ impl Ledger {
             .is_some_and(|flight| flight.surprised || payment.is_refused_by(flight.processor))
     }
 
+    /// True when the evidence about a payment contradicts itself.
+    #[must_use]
+    pub fn is_conflicted(&self, ordinal: Ordinal) -> bool {
+        self.payments[ordinal.0 as usize].conflicted
+    }
+
+    /// True when both processors refused a payment for good: with its last attempt cleared it dies.
+    #[must_use]
+    pub fn is_refused_by_both(&self, ordinal: Ordinal) -> bool {
+        self.payments[ordinal.0 as usize].refused == 0b11
+    }
+
     /// Lets the queue offer a payment in flight again, to its own processor, when no call of it is open.
     pub fn offer_again(&mut self, ordinal: Ordinal) {
         let processor = self.flights[&ordinal].processor;
@@ -655,8 +729,7 @@ impl Ledger {
         let mut records: Vec<Record> = cleared
             .map(|&attempt| Record::Cleared { ordinal, attempt, negative: Negative::NotNow })
             .collect();
-        let is_refused_by_both = self.payments[ordinal.0 as usize].refused == 0b11;
-        if records.len() == flight.unanswered.len() && !flight.sealed && is_refused_by_both {
+        if records.len() == flight.unanswered.len() && !flight.sealed && self.is_refused_by_both(ordinal) {
             records.push(Record::Died { ordinal });
         }
         records

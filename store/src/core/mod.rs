@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`queue`] (who waits), [`record`] (what is remembered), [`summary`] (what was charged when),
 //! [`index`] (which payment an id is), [`ledger`] (what is known and allowed), [`calls`] (what is out), [`router`]
-//! (where to), and here [`Core`], which lets them work together.
+//! (where to), and here [`Core`], which lets them work together. `operator` is what people may decide.
 //!
 //! The core decides first and then crosses one line into effects: a decision is a [`Record`], which is written to the
 //! log and applied to the ledger by the same call. It is single-threaded; one turn is any number of [`Core::step`] and
@@ -11,9 +11,11 @@
 pub mod calls;
 pub mod chunked;
 pub mod effects;
+mod fields;
 pub mod index;
 pub mod ledger;
 pub mod mutant;
+mod operator;
 pub mod queue;
 pub mod record;
 pub mod router;
@@ -21,12 +23,14 @@ pub mod summary;
 
 use calls::{Call, Calls};
 pub use effects::{Counters, Effects, Note, OUTCOME_NAMES, outcome_index};
+use ledger::snapshot::{Fold, ThawError};
 use ledger::{Ledger, Standing, Subject};
 use mutant::Mutant;
 use queue::Ordinal;
 use record::{Negative, Record};
 use router::{Route, Router, RouterConfig, State};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use wire::frame::{Accepted, AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Lease, Outcome, Report};
 use wire::{PerProcessor, Processor};
 
@@ -79,6 +83,19 @@ pub struct CoreConfig {
     pub router: RouterConfig,
 }
 
+/// What the log still has room for. A disk that is full first costs new payments, then the pace, never a payment that was
+/// accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// For everything.
+    #[default]
+    Ample,
+    /// For what was accepted: nothing new is.
+    NoAccepts,
+    /// For what the open attempts still have to say: none is begun.
+    NoIntents,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -86,6 +103,8 @@ pub enum Event {
     Frame(ApiId, FromApi),
     /// A connection ended.
     Gone(ApiId),
+    /// The log has more room, or less.
+    Room(Room),
 }
 
 #[derive(Debug)]
@@ -131,7 +150,19 @@ pub struct Core {
     /// Who was last told to ask for a processor's health.
     health_asker: PerProcessor<Option<ApiId>>,
     dispatched_us: u64,
+    room: Room,
     counters: Counters,
+}
+
+/// A log is read into the core before its first event.
+impl Fold for Core {
+    fn thaw(&mut self, ledger: impl Read, len: u64) -> Result<(), ThawError> {
+        self.ledger.thaw(ledger, len)
+    }
+
+    fn add(&mut self, record: &Record) {
+        self.ledger.apply(record);
+    }
 }
 
 impl Core {
@@ -152,13 +183,9 @@ impl Core {
             claims: Claims::Unstarted,
             health_asker: PerProcessor::default(),
             dispatched_us: now.us,
+            room: Room::default(),
             counters: Counters::default(),
         }
-    }
-
-    /// Takes back a record of the log. Only before the first event.
-    pub fn replay(&mut self, record: &Record) {
-        self.ledger.apply(record);
     }
 
     /// What is known about the payments.
@@ -195,6 +222,12 @@ impl Core {
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
             Event::Gone(api) => self.on_gone(api, effects),
+            Event::Room(room) => {
+                if self.room != room {
+                    self.room = room;
+                    effects.notes.push(Note::Room(room));
+                }
+            }
             Event::Frame(api, FromApi::Hello { instance, calls_max, held }) => {
                 self.on_hello(now, api, instance, calls_max, &held, effects);
             }
@@ -203,10 +236,10 @@ impl Core {
                     known.heard_us = now.us;
                     self.on_frame(now, api, frame, effects);
                 }
-                // Nothing is said before hello, but for the question that a health check or an operator asks.
+                // Nothing is said before hello, but for what a health check or an operator asks.
                 None => match frame {
-                    FromApi::Metrics { request } => {
-                        effects.sends.push((api, FromStore::Metrics { request, text: String::new() }));
+                    FromApi::Metrics { .. } | FromApi::Operate { .. } => {
+                        self.on_frame(now, api, frame, effects);
                     }
                     _ => effects.hang_ups.push(api),
                 },
@@ -219,7 +252,10 @@ impl Core {
             FromApi::Hello { .. } => unreachable!("hello is taken by step"),
             FromApi::Heartbeat => (),
             FromApi::Accept { request, id, cents } => {
-                let accepted = self.ledger.judge_accept(id, cents);
+                let accepted = match self.ledger.judge_accept(id, cents) {
+                    Accepted::Recorded if self.room != Room::Ample => Accepted::Full,
+                    accepted => accepted,
+                };
                 if accepted == Accepted::Recorded {
                     self.record(Record::Accepted { id, cents }, effects);
                     // Born from a tombstone it has attempts, and may be repeated.
@@ -247,6 +283,21 @@ impl Core {
             FromApi::Metrics { request } => {
                 // The shell fills in the text: rendering it is no decision.
                 effects.sends.push((api, FromStore::Metrics { request, text: String::new() }));
+            }
+            FromApi::Operate { request, operation } => {
+                let answer = self.judge_operation(operation);
+                if answer.done && !answer.records.is_empty() {
+                    self.counters.operations += 1;
+                    effects.notes.push(Note::Operated(operation));
+                }
+                for record in answer.records {
+                    self.record(record, effects);
+                }
+                if let Some(ordinal) = operation.id().and_then(|id| self.ledger.find(id)) {
+                    self.forget_flight(ordinal);
+                }
+                let (done, next, text) = (answer.done, answer.next, answer.text);
+                effects.sends.push((api, FromStore::Operated { request, done, next, text }));
             }
             FromApi::Report(report) => self.on_report(now, api, &report, effects),
             FromApi::HealthReport { processor, health } => {
@@ -448,17 +499,21 @@ impl Core {
         if report.outcome == Outcome::HandedBack {
             self.late.insert(ordinal);
         }
-        match self.ledger.standing(ordinal) {
-            Standing::InFlight => (),
-            standing => {
-                self.inquired_us.remove(&ordinal);
-                self.only_asked_for.remove(&ordinal);
-                let all = (ordinal, AttemptId(0))..=(ordinal, AttemptId(u64::MAX));
-                self.unclear_us.extract_if(all, |_, _| true).for_each(drop);
-                if standing != Standing::Queued {
-                    self.late.remove(&ordinal);
-                }
-            }
+        self.forget_flight(ordinal);
+    }
+
+    /// Forgets what is remembered about a payment only while it is in flight.
+    fn forget_flight(&mut self, ordinal: Ordinal) {
+        let standing = self.ledger.standing(ordinal);
+        if standing == Standing::InFlight {
+            return;
+        }
+        self.inquired_us.remove(&ordinal);
+        self.only_asked_for.remove(&ordinal);
+        let all = (ordinal, AttemptId(0))..=(ordinal, AttemptId(u64::MAX));
+        self.unclear_us.extract_if(all, |_, _| true).for_each(drop);
+        if standing != Standing::Queued {
+            self.late.remove(&ordinal);
         }
     }
 
@@ -554,7 +609,7 @@ impl Core {
     }
 
     fn dispatch_free(&mut self, now: Now, effects: &mut Effects) {
-        while let Some(ordinal) = self.ledger.queue.first_free() {
+        while let Some(ordinal) = self.ledger.queue.first_free().filter(|_| self.room != Room::NoIntents) {
             let Route::To(processor) = self.router.route(&self.calls, now.us) else {
                 return;
             };
@@ -569,7 +624,8 @@ impl Core {
     }
 
     fn dispatch_bound(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
-        while let Some(mut ordinal) = self.ledger.queue.first_bound(processor) {
+        let may_begin = self.room != Room::NoIntents;
+        while let Some(mut ordinal) = self.ledger.queue.first_bound(processor).filter(|_| may_begin) {
             if !self.router.admits_bound(processor, &self.calls, now.us) {
                 break;
             }

@@ -22,6 +22,13 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// A queue of `end` payments of which all from `untouched` on wait and were never taken, and none of the others waits.
+    #[must_use]
+    pub fn of(untouched: Ordinal, end: Ordinal) -> Self {
+        assert!(untouched <= end, "what was never taken comes last");
+        Self { untouched: untouched.0, end: end.0, ..Self::default() }
+    }
+
     /// Puts the next payment at the end.
     pub fn push(&mut self, ordinal: Ordinal) {
         assert_eq!(ordinal.0, self.end, "payments are numbered without a gap");

@@ -4,8 +4,10 @@
 //! through the same function. A record is a kind byte and fixed fields, little-endian; its length follows from its kind.
 //! Payments are named by their ordinal, which the order of the accepts implies, so that recovery looks up no ids.
 
+use super::fields::Fields;
 use super::queue::Ordinal;
 use bytes::BufMut;
+use std::io::Read;
 use wire::frame::AttemptId;
 use wire::{Cents, PaymentId, Processor, Timestamp};
 
@@ -101,6 +103,21 @@ pub enum Record {
         /// The payment.
         id: PaymentId,
     },
+    /// An operator says that no attempt of this payment charged it, or ever will.
+    Resolved {
+        /// The payment.
+        ordinal: Ordinal,
+    },
+    /// An operator says that no attempt which a purge left behind charged this payment, or ever will.
+    TombstoneResolved {
+        /// The payment.
+        id: PaymentId,
+    },
+    /// An operator sends a dead letter again, as if nobody had refused it.
+    Revived {
+        /// The payment.
+        ordinal: Ordinal,
+    },
 }
 
 /// Bytes that are no record: the log was written by something else, or the frame's checksum did not do its work.
@@ -164,6 +181,18 @@ impl Record {
                 out.put_u8(11);
                 out.put_u128_le(id.0);
             }
+            Self::Resolved { ordinal } => {
+                out.put_u8(12);
+                out.put_u32_le(ordinal.0);
+            }
+            Self::TombstoneResolved { id } => {
+                out.put_u8(13);
+                out.put_u128_le(id.0);
+            }
+            Self::Revived { ordinal } => {
+                out.put_u8(14);
+                out.put_u32_le(ordinal.0);
+            }
         }
     }
 
@@ -172,10 +201,15 @@ impl Record {
     /// # Errors
     /// When they begin with no record.
     pub fn decode(bytes: &mut &[u8]) -> Result<Self, RecordError> {
-        let error = RecordError(bytes.first().copied());
-        let (&kind, rest) = bytes.split_first().ok_or(error)?;
-        let mut fields = Fields { rest, error };
-        let record = match kind {
+        let mut fields = Fields::new(*bytes, bytes.len() as u64);
+        let record = Self::take(&mut fields).ok_or(RecordError(bytes.first().copied()))?;
+        let left = usize::try_from(fields.left()).expect("no more than there were");
+        *bytes = &bytes[bytes.len() - left..];
+        Ok(record)
+    }
+
+    fn take(fields: &mut Fields<impl Read>) -> Option<Self> {
+        let record = match fields.byte()? {
             1 => Self::Accepted { id: fields.id()?, cents: fields.cents()? },
             2 => Self::Intended {
                 ordinal: fields.ordinal()?,
@@ -186,11 +220,7 @@ impl Record {
             3 => Self::Cleared {
                 ordinal: fields.ordinal()?,
                 attempt: fields.attempt()?,
-                negative: match fields.take()? {
-                    [0] => Negative::NotNow,
-                    [1] => Negative::Refused,
-                    _ => return Err(error),
-                },
+                negative: if fields.flag()? { Negative::Refused } else { Negative::NotNow },
             },
             4 => Self::Charged {
                 ordinal: fields.ordinal()?,
@@ -208,48 +238,12 @@ impl Record {
             9 => Self::Purged,
             10 => Self::TombstoneCleared { id: fields.id()?, attempt: fields.attempt()? },
             11 => Self::TombstoneCharged { id: fields.id()? },
-            _ => return Err(error),
+            12 => Self::Resolved { ordinal: fields.ordinal()? },
+            13 => Self::TombstoneResolved { id: fields.id()? },
+            14 => Self::Revived { ordinal: fields.ordinal()? },
+            _ => return None,
         };
-        *bytes = fields.rest;
-        Ok(record)
-    }
-}
-
-struct Fields<'a> {
-    rest: &'a [u8],
-    error: RecordError,
-}
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
-        let (field, rest) = self.rest.split_first_chunk::<N>().ok_or(self.error)?;
-        self.rest = rest;
-        Ok(*field)
-    }
-
-    fn ordinal(&mut self) -> Result<Ordinal, RecordError> {
-        self.take().map(|bytes| Ordinal(u32::from_le_bytes(bytes)))
-    }
-
-    fn attempt(&mut self) -> Result<AttemptId, RecordError> {
-        self.take().map(|bytes| AttemptId(u64::from_le_bytes(bytes)))
-    }
-
-    fn id(&mut self) -> Result<PaymentId, RecordError> {
-        self.take().map(|bytes| PaymentId(u128::from_le_bytes(bytes)))
-    }
-
-    fn cents(&mut self) -> Result<Cents, RecordError> {
-        self.take().map(|bytes| Cents(i64::from_le_bytes(bytes)))
-    }
-
-    fn time(&mut self) -> Result<Timestamp, RecordError> {
-        self.take().map(|bytes| Timestamp(i64::from_le_bytes(bytes)))
-    }
-
-    fn processor(&mut self) -> Result<Processor, RecordError> {
-        let [byte] = self.take()?;
-        Processor::from_byte(byte).ok_or(self.error)
+        Some(record)
     }
 }
 
@@ -260,7 +254,7 @@ pub(crate) mod tests {
 
     /// Any record at all, possible or not.
     pub(crate) fn record() -> impl Strategy<Value = Record> {
-        (0_u8..12, any::<u128>(), any::<u32>(), any::<u64>(), any::<bool>(), any::<i64>(), any::<i64>())
+        (0_u8..15, any::<u128>(), any::<u32>(), any::<u64>(), any::<bool>(), any::<i64>(), any::<i64>())
             .prop_map(|(kind, id, ordinal, attempt, flag, time, cents)| {
                 let (id, ordinal, attempt) = (PaymentId(id), Ordinal(ordinal), AttemptId(attempt));
                 let processor = if flag { Processor::Fallback } else { Processor::Default };
@@ -279,7 +273,10 @@ pub(crate) mod tests {
                     8 => Record::Died { ordinal },
                     9 => Record::Purged,
                     10 => Record::TombstoneCleared { id, attempt },
-                    _ => Record::TombstoneCharged { id },
+                    11 => Record::TombstoneCharged { id },
+                    12 => Record::Resolved { ordinal },
+                    13 => Record::TombstoneResolved { id },
+                    _ => Record::Revived { ordinal },
                 }
             })
     }

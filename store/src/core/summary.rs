@@ -15,6 +15,8 @@
 //! into a sorted list beside it, which is searched linearly: it is as long as there are such rows, normally empty.
 
 use super::chunked::Chunked;
+use super::fields::Fields;
+use std::io::{self, Read, Write};
 use wire::frame::Totals;
 use wire::{Bounds, Cents, PerProcessor, Processor, Timestamp};
 
@@ -26,7 +28,7 @@ const BLOCK_LEN: usize = 32;
 pub struct Slot(pub u32);
 
 /// One issued time, and what was charged under it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     /// Milliseconds since 1970, below the two bits that say who charged it.
     packed: u64,
@@ -34,6 +36,12 @@ struct Entry {
 }
 
 const TIME_BITS: u32 = 62;
+
+/// Bytes of an entry in a snapshot.
+const ENTRY_BYTES: usize = 16;
+
+/// Bytes of a charge outside the order in a snapshot.
+const FOREIGN_BYTES: usize = 17;
 
 impl Entry {
     fn requested_at_ms(&self) -> u64 {
@@ -50,7 +58,7 @@ impl Entry {
 }
 
 /// A charge whose time stands outside the order of issue.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Foreign {
     requested_at: Timestamp,
     processor: Processor,
@@ -61,7 +69,16 @@ struct Foreign {
 #[derive(Debug, Default)]
 pub struct Summary {
     issued: Chunked<Entry>,
+    /// Entries under which something is charged.
+    charged_len: usize,
     tree: Fenwick,
+    foreign: Vec<Foreign>,
+}
+
+/// A summary as it was at one moment, to be written down.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    issued: Chunked<Entry>,
     foreign: Vec<Foreign>,
 }
 
@@ -77,11 +94,46 @@ impl Summary {
         assert!(ms >= last, "requestedAt went back from {last} to {ms}");
         let slot =
             Slot(u32::try_from(self.issued.len()).expect("fewer than 2^32 attempts between two purges"));
+        self.append(Entry { packed: ms, cents: 0 });
+        slot
+    }
+
+    fn append(&mut self, entry: Entry) {
         if self.issued.len().is_multiple_of(BLOCK_LEN) {
             self.tree.push();
         }
-        self.issued.push(Entry { packed: ms, cents: 0 });
-        slot
+        self.issued.push(entry);
+    }
+
+    /// Entries under which nothing is charged: those of payments in flight, and those whose attempt was cleared.
+    #[must_use]
+    pub fn uncharged_len(&self) -> usize {
+        self.issued.len() - self.charged_len
+    }
+
+    /// Forgets the entries that are neither charged nor `kept`, and tells for each old slot the new one.
+    pub(super) fn compact(&mut self, kept: impl Fn(Slot) -> bool) -> Vec<Option<Slot>> {
+        let old = std::mem::take(&mut self.issued);
+        (self.charged_len, self.tree) = (0, Fenwick::default());
+        let mut moved = Vec::with_capacity(old.len());
+        for (number, entry) in (0..).zip(old.iter()) {
+            let lives = entry.charged_by().is_some() || kept(Slot(number));
+            moved.push(lives.then(|| Slot(u32::try_from(self.issued.len()).expect("no more than before"))));
+            if lives {
+                self.restore(*entry);
+            }
+        }
+        moved
+    }
+
+    /// Appends an entry that is charged, or not.
+    fn restore(&mut self, entry: Entry) {
+        let slot = self.issued.len();
+        self.append(entry);
+        if let Some(processor) = entry.charged_by() {
+            self.charged_len += 1;
+            self.tree.add(slot / BLOCK_LEN, processor, Cents(entry.cents));
+        }
     }
 
     /// The time of an entry.
@@ -100,6 +152,7 @@ impl Summary {
         assert_eq!(entry.charged_by(), None, "an entry is charged once");
         entry.packed |= (processor as u64 + 1) << TIME_BITS;
         entry.cents = cents.0;
+        self.charged_len += 1;
         self.tree.add(at / BLOCK_LEN, processor, cents);
     }
 
@@ -131,6 +184,29 @@ impl Summary {
             add(&mut totals[foreign.processor], foreign.cents);
         }
         totals
+    }
+
+    /// This moment's summary, which shares its entries with the one that goes on.
+    pub(super) fn freeze(&self) -> Frozen {
+        Frozen { issued: self.issued.freeze(), foreign: self.foreign.clone() }
+    }
+
+    /// Takes a written summary off a snapshot. `None` when it is none.
+    pub(super) fn take(fields: &mut Fields<impl Read>) -> Option<Self> {
+        let mut summary = Self::default();
+        for _ in 0..fields.count(ENTRY_BYTES)? {
+            let entry = Entry { packed: fields.number()?, cents: fields.cents()?.0 };
+            let last = summary.issued.last().map_or(0, Entry::requested_at_ms);
+            if entry.requested_at_ms() < last || entry.packed >> TIME_BITS == 3 {
+                return None;
+            }
+            summary.restore(entry);
+        }
+        for _ in 0..fields.count(FOREIGN_BYTES)? {
+            let (requested_at, processor) = (fields.time()?, fields.processor()?);
+            summary.charge_foreign(requested_at, processor, fields.cents()?);
+        }
+        Some(summary)
     }
 
     /// How many entries there are, charged or not.
@@ -170,6 +246,24 @@ impl Summary {
             }
         }
         totals
+    }
+}
+
+impl Frozen {
+    /// Writes the summary down.
+    pub(super) fn put(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&u32::try_from(self.issued.len()).expect("slots are 32 bits").to_le_bytes())?;
+        for entry in self.issued.iter() {
+            out.write_all(&entry.packed.to_le_bytes())?;
+            out.write_all(&entry.cents.to_le_bytes())?;
+        }
+        out.write_all(&u32::try_from(self.foreign.len()).expect("fewer than payments").to_le_bytes())?;
+        for foreign in &self.foreign {
+            out.write_all(&foreign.requested_at.0.to_le_bytes())?;
+            out.write_all(&[foreign.processor as u8])?;
+            out.write_all(&foreign.cents.0.to_le_bytes())?;
+        }
+        Ok(())
     }
 }
 

@@ -9,26 +9,44 @@
 //! | `always` | the flush of its records, one for many turns | also a power loss |
 //! | `none` | nothing; there is no log | nothing. For measuring what the log costs |
 //!
+//! Segments that a snapshot stands for are removed, so the log is as long as what was written since ([`Log::snapshot`]).
+//! The next segment is prepared as soon as one is begun; while the disk has no room for it, the log says so
+//! ([`Room`]), and what is left of the present one is kept for what must be recorded.
+//!
 //! An error of a write or a flush ends the process: after it nobody knows what the disk holds, and a second flush may
 //! say "done" about pages that the kernel has thrown away. Starting again goes through [`recovery`].
 
+mod flush;
 pub mod frame;
 pub mod recovery;
 pub mod segment;
+pub mod snapshot;
 
+use crate::core::Room;
+use crate::core::ledger::snapshot::{BYTES_PER_PAYMENT, Fold, Frozen};
+use flush::Flusher;
+pub use flush::end_process;
 use frame::{SegmentHeader, Sequence};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use recovery::{Recovered, RecoveryError};
-use segment::Segment;
+use segment::{SEGMENT_BYTES, Segment};
+use snapshot::Place;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// In mode `process`, how long a record may be known to the page cache only.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+/// With less than this left, and no next segment, nothing new is accepted: half a segment settles some 200,000 payments.
+const ROOM_FOR_ACCEPTS_BYTES: u64 = SEGMENT_BYTES / 2;
+
+/// With less than this left, and no next segment, no attempt is begun. What the open ones (at most 800, of some 60 bytes
+/// with their frame) still have to say takes less than a tenth of it.
+const ROOM_FOR_INTENTS_BYTES: u64 = 1 << 20;
+
+/// Between two tries to prepare a segment on a full disk.
+const SPARE_RETRY: Duration = Duration::from_secs(1);
 
 /// What must have happened to a record before anything that rests on it leaves the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -72,18 +90,70 @@ struct Disk {
     chain: u32,
     buffer: Vec<u8>,
     flusher: Arc<Flusher>,
+    spare: Spare,
+    snapshot_log_bytes: u64,
+    /// Where the last snapshot stands, how long it is, and when the next one may be tried after one that failed, in bytes of
+    /// growth.
+    snapshot: Place,
+    snapshot_bytes: u64,
+    snapshot_retry_bytes: u64,
+    snapshotting: Option<(Place, JoinHandle<io::Result<u64>>)>,
+    snapshots: u64,
     _lock: nix::fcntl::Flock<File>,
 }
 
+/// The file that the next segment will be.
+#[derive(Debug)]
+enum Spare {
+    Preparing(JoinHandle<io::Result<()>>),
+    Ready,
+    /// The disk is full, or worse.
+    Failed {
+        retry_at: Instant,
+    },
+}
+
+impl Spare {
+    fn prepare(dir: &Path) -> Self {
+        let dir = dir.to_owned();
+        match thread::Builder::new().name("prepare".to_owned()).spawn(move || segment::prepare(&dir)) {
+            Ok(thread) => Self::Preparing(thread),
+            Err(error) => Self::failed(&error),
+        }
+    }
+
+    fn failed(error: &io::Error) -> Self {
+        tracing::warn!("cannot prepare the next segment of the log: {error}; make room in LOG_DIR");
+        Self::Failed { retry_at: Instant::now() + SPARE_RETRY }
+    }
+
+    fn tend(&mut self, dir: &Path) {
+        let next = match std::mem::replace(self, Self::Ready) {
+            Self::Preparing(thread) if thread.is_finished() => match thread.join() {
+                // A rotation may have been faster, and have taken it.
+                Ok(Ok(())) if !segment::is_prepared(dir) => Self::prepare(dir),
+                Ok(Ok(())) => Self::Ready,
+                Ok(Err(error)) => Self::failed(&error),
+                Err(_) => unreachable!("a panic ends the process"),
+            },
+            Self::Failed { retry_at } if Instant::now() >= retry_at => Self::prepare(dir),
+            other => other,
+        };
+        *self = next;
+    }
+}
+
 impl Log {
-    /// Opens the log in `dir`, replays what it holds, and starts the flushing thread.
+    /// Opens the log in `dir`, reads what it holds into `fold`, and starts the flushing thread. It may grow by
+    /// `snapshot_log_bytes`, and as much as the ledger takes, until a snapshot is due.
     ///
     /// # Errors
     /// [`OpenError`]; then the store must not serve.
     pub fn open(
         dir: &Path,
         durability: Durability,
-        replay: impl FnMut(&crate::core::record::Record),
+        snapshot_log_bytes: u64,
+        fold: &mut impl Fold,
     ) -> Result<(Self, Recovered), OpenError> {
         if durability == Durability::None {
             return Ok((Self { durability, disk: None, sequence: 0 }, Recovered::default()));
@@ -91,16 +161,33 @@ impl Log {
         let io_error = |source| OpenError::Io { dir: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(io_error)?;
         let lock = wire::socket::lock(&dir.join("log.lock")).map_err(io_error)?;
-        let recovered = recovery::recover(dir, replay)?;
-        let segment = match recovered.end {
-            Some((number, end)) => Segment::resume(dir, number, end),
-            None => Segment::begin(dir, &header(0, 1, 0)),
+        let recovered = recovery::recover(dir, fold)?;
+        let Place { segment: number, offset, sequence, chain } = recovered.end;
+        let segment = match recovered.is_new {
+            true => Segment::begin(dir, &header(0, 1, 0)),
+            false => Segment::resume(dir, number, offset),
         }
         .map_err(io_error)?;
-        let flusher = Flusher::start(dir, durability, recovered.sequence, &segment.file).map_err(io_error)?;
-        let dir = dir.to_owned();
-        let disk = Disk { dir, segment, chain: recovered.chain, buffer: Vec::new(), flusher, _lock: lock };
-        Ok((Self { durability, disk: Some(disk), sequence: recovered.sequence }, recovered))
+        if let Some(place) = recovered.snapshot {
+            // A crash may have left what this snapshot stands for.
+            snapshot::prune(dir, place).map_err(io_error)?;
+        }
+        let disk = Disk {
+            dir: dir.to_owned(),
+            chain,
+            buffer: Vec::new(),
+            flusher: Flusher::start(durability, sequence, &segment.file).map_err(io_error)?,
+            spare: Spare::prepare(dir),
+            segment,
+            snapshot_log_bytes,
+            snapshot: recovered.snapshot.unwrap_or_default(),
+            snapshot_bytes: recovered.snapshot_bytes,
+            snapshot_retry_bytes: 0,
+            snapshotting: None,
+            snapshots: 0,
+            _lock: lock,
+        };
+        Ok((Self { durability, disk: Some(disk), sequence }, recovered))
     }
 
     /// Appends the records of one turn with one write.
@@ -115,11 +202,10 @@ impl Log {
             disk.rotate(first)?;
         }
         disk.buffer.clear();
-        let durable = disk.flusher.lock().durable;
-        let number = disk.segment.number;
+        let (number, durable) = (disk.segment.number, disk.flusher.durable());
         disk.chain = frame::encode(&mut disk.buffer, number, disk.chain, first, durable, count, records);
         disk.segment.append(&disk.buffer)?;
-        disk.flusher.written(self.sequence, disk.segment.is_half_full());
+        disk.flusher.written(self.sequence);
         Ok(())
     }
 
@@ -133,7 +219,7 @@ impl Log {
     #[must_use]
     pub fn settled(&self) -> Sequence {
         match (&self.disk, self.durability) {
-            (Some(disk), Durability::Always) => disk.flusher.lock().durable,
+            (Some(disk), Durability::Always) => disk.flusher.durable(),
             _ => self.sequence,
         }
     }
@@ -141,7 +227,7 @@ impl Log {
     /// The last record that is known to be flushed.
     #[must_use]
     pub fn durable(&self) -> Sequence {
-        self.disk.as_ref().map_or(0, |disk| disk.flusher.lock().durable)
+        self.disk.as_ref().map_or(0, |disk| disk.flusher.durable())
     }
 
     /// Becomes readable when [`Log::settled`] has grown by a flush.
@@ -156,16 +242,117 @@ impl Log {
             disk.flusher.finish();
         }
     }
+
+    /// Looks after the threads that prepare segments and write snapshots. To be called now and then.
+    pub fn tend(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.spare.tend(&disk.dir);
+            disk.tend_snapshot(self.sequence);
+        }
+    }
+
+    /// For what there is room.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        let Some(disk) = &self.disk else { return Room::Ample };
+        match disk.segment.room_bytes() {
+            _ if !matches!(disk.spare, Spare::Failed { .. }) => Room::Ample,
+            room if room >= ROOM_FOR_ACCEPTS_BYTES => Room::Ample,
+            room if room >= ROOM_FOR_INTENTS_BYTES => Room::NoAccepts,
+            _ => Room::NoIntents,
+        }
+    }
+
+    /// True when the log has grown since the last snapshot by what it may, and by as much as that one is long (unless a purge
+    /// has made the ledger shorter): so what is written for snapshots stays below what is written for records.
+    #[must_use]
+    pub fn is_snapshot_due(&self, payments: usize) -> bool {
+        self.disk.as_ref().is_some_and(|disk| {
+            let grown = disk.grown_bytes();
+            disk.snapshotting.is_none()
+                && grown >= disk.snapshot_retry_bytes
+                && grown
+                    >= disk.snapshot_log_bytes
+                        + disk.snapshot_bytes.min((payments * BYTES_PER_PAYMENT) as u64)
+        })
+    }
+
+    /// Has a snapshot written by a thread of its own, and everything removed that it stands for. `frozen` is the fold of all
+    /// records that were appended.
+    pub fn snapshot(&mut self, frozen: Frozen) {
+        let Some(disk) = &mut self.disk else { return };
+        let place = disk.place(self.sequence);
+        let dir = disk.dir.clone();
+        let work = move || {
+            let bytes = snapshot::write(&dir, place, &frozen)?;
+            snapshot::prune(&dir, place)?;
+            Ok(bytes)
+        };
+        match thread::Builder::new().name("snapshot".to_owned()).spawn(work) {
+            Ok(thread) => disk.snapshotting = Some((place, thread)),
+            Err(error) => disk.put_snapshot_off(&error),
+        }
+    }
+
+    /// Snapshots written since the start.
+    #[must_use]
+    pub fn snapshots(&self) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| disk.snapshots)
+    }
+
+    /// Bytes that a start would have to read behind the last snapshot.
+    #[must_use]
+    pub fn grown_bytes(&self) -> u64 {
+        self.disk.as_ref().map_or(0, Disk::grown_bytes)
+    }
 }
 
 impl Disk {
     fn rotate(&mut self, first_sequence: Sequence) -> io::Result<()> {
         // A segment that another one follows is whole on disk: only the last one may have a torn tail.
         self.segment.file.sync_data()?;
+        self.spare.tend(&self.dir);
         let number = self.segment.number + 1;
         self.segment = Segment::begin(&self.dir, &header(number, first_sequence, self.chain))?;
-        self.flusher.lock().files.push(Arc::clone(&self.segment.file));
+        self.flusher.begin(&self.segment.file);
+        if matches!(self.spare, Spare::Ready) {
+            self.spare = Spare::prepare(&self.dir);
+        }
         Ok(())
+    }
+
+    fn place(&self, sequence: Sequence) -> Place {
+        Place { segment: self.segment.number, offset: self.segment.position, sequence, chain: self.chain }
+    }
+
+    fn grown_bytes(&self) -> u64 {
+        let segments = self.segment.number - self.snapshot.segment;
+        (segments * SEGMENT_BYTES + self.segment.position).saturating_sub(self.snapshot.offset)
+    }
+
+    fn tend_snapshot(&mut self, sequence: Sequence) {
+        let Some((place, thread)) = self.snapshotting.take_if(|(_, thread)| thread.is_finished()) else {
+            return;
+        };
+        match thread.join() {
+            Ok(Ok(bytes)) => {
+                let records = sequence - place.sequence;
+                tracing::info!(
+                    "snapshot of {bytes} bytes at record {}, {records} came meanwhile",
+                    place.sequence
+                );
+                (self.snapshot, self.snapshot_bytes, self.snapshot_retry_bytes) = (place, bytes, 0);
+                self.snapshots += 1;
+            }
+            Ok(Err(error)) => self.put_snapshot_off(&error),
+            Err(_) => unreachable!("a panic ends the process"),
+        }
+    }
+
+    /// The log is whole without it.
+    fn put_snapshot_off(&mut self, error: &io::Error) {
+        tracing::warn!("cannot write a snapshot: {error}; the log goes on growing. Make room in LOG_DIR");
+        self.snapshot_retry_bytes = self.grown_bytes() + SEGMENT_BYTES;
     }
 }
 
@@ -173,118 +360,4 @@ fn header(segment: u64, first_sequence: Sequence, chain: u32) -> SegmentHeader {
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let created_ms = u64::try_from(created.as_millis()).unwrap_or(0);
     SegmentHeader { segment, first_sequence, chain, created_ms }
-}
-
-/// What the flushing thread and the store share.
-#[derive(Debug)]
-struct Flusher {
-    state: Mutex<FlushState>,
-    wake: Condvar,
-    event: EventFd,
-}
-
-#[derive(Debug)]
-struct FlushState {
-    written: Sequence,
-    durable: Sequence,
-    /// Segments with unflushed writes, the present one last.
-    files: Vec<Arc<File>>,
-    prepare_next: bool,
-    finishing: bool,
-}
-
-impl Flusher {
-    fn start(
-        dir: &Path,
-        durability: Durability,
-        sequence: Sequence,
-        file: &Arc<File>,
-    ) -> io::Result<Arc<Self>> {
-        let state = FlushState {
-            written: sequence,
-            // Segment::resume and Segment::begin flushed what was there.
-            durable: sequence,
-            files: vec![Arc::clone(file)],
-            prepare_next: false,
-            finishing: false,
-        };
-        let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        let flusher = Arc::new(Self { state: Mutex::new(state), wake: Condvar::new(), event });
-        let (shared, dir) = (Arc::clone(&flusher), dir.to_owned());
-        thread::Builder::new().name("flush".to_owned()).spawn(move || shared.run(&dir, durability))?;
-        Ok(flusher)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, FlushState> {
-        self.state.lock().expect("the flushing thread does not panic with the lock")
-    }
-
-    fn written(&self, sequence: Sequence, prepare_next: bool) {
-        let mut state = self.lock();
-        let was_idle = state.written == state.durable;
-        state.written = sequence;
-        state.prepare_next |= prepare_next;
-        drop(state);
-        // While the thread flushes or sleeps it will see the new number by itself.
-        if was_idle {
-            self.wake.notify_all();
-        }
-    }
-
-    fn finish(&self) {
-        let mut state = self.lock();
-        state.finishing = true;
-        self.wake.notify_all();
-        while state.durable < state.written {
-            state = self.wake.wait(state).expect("the flushing thread does not panic with the lock");
-        }
-    }
-
-    fn run(&self, dir: &Path, durability: Durability) {
-        loop {
-            let mut state = self.lock();
-            while state.written == state.durable {
-                state = self.wake.wait(state).expect("the store does not panic with the lock");
-            }
-            if durability == Durability::Process && !state.finishing {
-                // The pace of the flushes, not a wait for an event: whoever wakes it early finds it asleep again.
-                let (slept, _) = self
-                    .wake
-                    .wait_timeout_while(state, FLUSH_INTERVAL, |state| !state.finishing)
-                    .expect("the store does not panic with the lock");
-                state = slept;
-            }
-            let (target, files, prepare_next) = (state.written, state.files.clone(), state.prepare_next);
-            drop(state);
-            for file in &files {
-                if let Err(error) = file.sync_data() {
-                    end_process("flush", &error);
-                }
-            }
-            let mut state = self.lock();
-            state.durable = target;
-            // What was flushed before the present segment began never changes again.
-            let done = files.len().saturating_sub(1);
-            state.files.drain(..done);
-            state.prepare_next = false;
-            drop(state);
-            self.wake.notify_all();
-            if durability == Durability::Always {
-                // A full counter means that the store has not looked yet: it will.
-                let _ = self.event.write(1);
-            }
-            if prepare_next && let Err(error) = segment::prepare(dir) {
-                // Not yet needed: when it is, the store tries again and ends if it must.
-                tracing::warn!("cannot prepare the next segment of the log: {error}");
-            }
-        }
-    }
-}
-
-/// Invariant 24: no further answer, no second try.
-pub fn end_process(what: &str, error: &io::Error) -> ! {
-    tracing::error!(
-        "the log failed to {what}: {error}; the store ends, because nobody knows what the disk holds now"
-    );
-    std::process::exit(74)
 }

@@ -2,6 +2,8 @@
 //!
 //! | what is found | verdict |
 //! |---|---|
+//! | a whole snapshot | the ledger begins with the newest one, the log goes on at its place; what lies before is not read |
+//! | a damaged snapshot under its final name | corruption: refused, because what it stood for may be gone |
 //! | zeros, or nothing, after the last sound frame | the end |
 //! | something else in the last segment, and no sound frame behind it says that it was durable | a torn tail: cut, and said |
 //! | something else, and a sound frame behind it, or a next segment, says that it was durable | corruption: refused |
@@ -13,6 +15,8 @@
 
 use super::frame::{self, FORMAT_VERSION, Frame, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, Sequence};
 use super::segment;
+use super::snapshot::{self, Place, Snapshot, SnapshotError};
+use crate::core::ledger::snapshot::Fold;
 use crate::core::record::{Record, RecordError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -54,31 +58,55 @@ pub enum RecoveryError {
 /// How a recovery went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Where to go on: number and end of the last segment. `None` for an empty folder.
-    pub end: Option<(u64, u64)>,
-    /// The last record.
-    pub sequence: Sequence,
-    /// The checksum that the next frame must repeat.
-    pub chain: u32,
+    /// Where to go on.
+    pub end: Place,
+    /// There was no log.
+    pub is_new: bool,
+    /// The place of the snapshot that it began with.
+    pub snapshot: Option<Place>,
+    /// How long that snapshot is.
+    pub snapshot_bytes: u64,
     /// Frames that were read.
     pub frames: u64,
     /// Bytes of a torn tail that will be cut.
     pub torn_bytes: u64,
 }
 
-/// Reads all segments of `dir` and hands each record to `replay`, in order.
+/// Reads the newest snapshot in `dir` and all segments behind it into `fold`, in order.
 ///
 /// # Errors
 /// [`RecoveryError`]; then the store must not start.
-pub fn recover(dir: &Path, replay: impl FnMut(&Record)) -> Result<Recovered, RecoveryError> {
+pub fn recover(dir: &Path, fold: &mut impl Fold) -> Result<Recovered, RecoveryError> {
     let io_error = |source| RecoveryError::Io { dir: dir.to_owned(), source };
+    let newest = snapshot::list(dir).map_err(io_error)?.pop();
+    let thawed = newest.map(|sequence| thaw(dir, &snapshot::path(dir, sequence), fold)).transpose()?;
+    let (place, snapshot_bytes) = (thawed.map(|(place, _)| place), thawed.map_or(0, |(_, bytes)| bytes));
     let numbers = segment::list(dir).map_err(io_error)?;
-    let read = |number: &u64| {
-        let path = segment::path(dir, *number);
+    let from = place.map_or(0, |place| place.segment);
+    let read = |number: u64| {
+        let path = segment::path(dir, number);
         let bytes = std::fs::read(&path).map_err(io_error)?;
-        Ok(Image { number: *number, path, bytes })
+        Ok(Image { number, path, bytes })
     };
-    recover_images(numbers.iter().map(read), replay)
+    let images = numbers.into_iter().filter(|number| *number >= from).map(read);
+    let recovered = recover_images(place, images, fold)?;
+    if let (Some(place), true) = (place, recovered.is_new) {
+        let path = segment::path(dir, place.segment);
+        let what = "it is missing, and the snapshot rests on it".to_owned();
+        return Err(RecoveryError::Corrupt { path, offset: 0, what });
+    }
+    Ok(Recovered { snapshot_bytes, ..recovered })
+}
+
+fn thaw(dir: &Path, path: &Path, fold: &mut impl Fold) -> Result<(Place, u64), RecoveryError> {
+    let corrupt = |what: String| RecoveryError::Corrupt { path: path.to_owned(), offset: 0, what };
+    let snapshot = Snapshot::open(path).map_err(|error| match error {
+        SnapshotError::Io(source) => RecoveryError::Io { dir: dir.to_owned(), source },
+        SnapshotError::Version(found) => RecoveryError::Version { path: path.to_owned(), found },
+        SnapshotError::Broken(_) => corrupt(error.to_string()),
+    })?;
+    fold.thaw(snapshot.ledger, snapshot.len).map_err(|error| corrupt(error.to_string()))?;
+    Ok((snapshot.place, snapshot.len))
 }
 
 /// The bytes of one segment, wherever they come from.
@@ -92,15 +120,17 @@ pub struct Image {
     pub bytes: Vec<u8>,
 }
 
-/// Reads segments, sorted by number. One image is held at a time.
+/// Reads segments, sorted by number, from a place on; without one they begin at the beginning. One image is held at a time.
 ///
 /// # Errors
 /// [`RecoveryError`], that of an image among them.
 pub fn recover_images(
+    snapshot: Option<Place>,
     images: impl Iterator<Item = Result<Image, RecoveryError>>,
-    mut replay: impl FnMut(&Record),
+    fold: &mut impl Fold,
 ) -> Result<Recovered, RecoveryError> {
-    let mut recovered = Recovered::default();
+    let start = snapshot.unwrap_or(Place { offset: SEGMENT_HEADER_BYTES as u64, ..Place::default() });
+    let mut recovered = Recovered { end: start, is_new: true, snapshot, ..Recovered::default() };
     let mut images = images.peekable();
     while let Some(image) = images.next() {
         let Image { number, path, bytes } = image?;
@@ -109,32 +139,30 @@ pub fn recover_images(
             offset: offset as u64,
             what,
         };
-        let before = recovered.end.map(|(before, _)| before);
-        let expected = before.map_or(0, |before| before + 1);
-        if number != expected {
-            return Err(corrupt(0, format!("segment {expected} is missing before it")));
+        if !recovered.is_new {
+            recovered.end.segment += 1;
+            recovered.end.offset = SEGMENT_HEADER_BYTES as u64;
         }
-        check_header(&path, &bytes, number, before.is_none(), &mut recovered)?;
-        let end = read_frames(&bytes, number, &mut recovered, &mut replay)
+        recovered.is_new = false;
+        if number != recovered.end.segment {
+            return Err(corrupt(0, format!("segment {} is missing before it", recovered.end.segment)));
+        }
+        check_header(&path, &bytes, &recovered.end)?;
+        let end = read_frames(&bytes, &mut recovered, fold)
             .map_err(|(offset, error)| corrupt(offset, error.to_string()))?;
-        recovered.end = Some((number, end as u64));
+        recovered.end.offset = end as u64;
         if images.peek().is_none() {
-            recovered.torn_bytes = torn_bytes(&bytes, number, end, recovered.sequence).map_err(|offset| {
-                corrupt(end, format!("a sound frame at byte {offset} says that this was durable"))
-            })?;
+            recovered.torn_bytes =
+                torn_bytes(&bytes, number, end, recovered.end.sequence).map_err(|offset| {
+                    corrupt(end, format!("a sound frame at byte {offset} says that this was durable"))
+                })?;
         }
     }
     Ok(recovered)
 }
 
-/// The header must continue where the segment before ended; that of the first one sets the start.
-fn check_header(
-    path: &Path,
-    bytes: &[u8],
-    number: u64,
-    is_first: bool,
-    recovered: &mut Recovered,
-) -> Result<(), RecoveryError> {
+/// The header must continue where the log has been read up to.
+fn check_header(path: &Path, bytes: &[u8], at: &Place) -> Result<(), RecoveryError> {
     let corrupt = |what: String| RecoveryError::Corrupt { path: path.to_owned(), offset: 0, what };
     let header = match SegmentHeader::decode(bytes) {
         Ok(header) => header,
@@ -145,16 +173,19 @@ fn check_header(
             return Err(corrupt("its header is broken".to_owned()));
         }
     };
-    if header.segment != number {
+    if header.segment != at.segment {
         return Err(corrupt(format!("its header is that of segment {}", header.segment)));
     }
-    if is_first {
-        recovered.sequence = header.first_sequence - 1;
-        recovered.chain = header.chain;
-    } else if header.first_sequence != recovered.sequence + 1 || header.chain != recovered.chain {
+    let follows = if at.offset == SEGMENT_HEADER_BYTES as u64 {
+        header.first_sequence == at.sequence + 1 && header.chain == at.chain
+    } else {
+        // A snapshot was taken in the middle of it.
+        header.first_sequence <= at.sequence
+    };
+    if !follows {
         let text = format!(
-            "it begins with record {}, but the segment before ends with {}",
-            header.first_sequence, recovered.sequence
+            "it begins with record {}, but what comes before ends with {}",
+            header.first_sequence, at.sequence
         );
         return Err(corrupt(text));
     }
@@ -165,31 +196,31 @@ fn check_header(
 /// records of ours is an error: it was written by something else.
 fn read_frames(
     bytes: &[u8],
-    number: u64,
     recovered: &mut Recovered,
-    replay: &mut impl FnMut(&Record),
+    fold: &mut impl Fold,
 ) -> Result<usize, (usize, RecordError)> {
-    let mut offset = SEGMENT_HEADER_BYTES;
-    while let Some(frame) = following(&bytes[offset.min(bytes.len())..], number, recovered) {
+    let end = &mut recovered.end;
+    let mut offset = usize::try_from(end.offset).unwrap_or(usize::MAX);
+    while let Some(frame) = following(&bytes[offset.min(bytes.len())..], end) {
         let mut rest = frame.records;
         for _ in 0..frame.count {
             let record = Record::decode(&mut rest).map_err(|error| (offset, error))?;
-            replay(&record);
+            fold.add(&record);
         }
         if !rest.is_empty() {
             return Err((offset, RecordError(rest.first().copied())));
         }
-        recovered.sequence += u64::from(frame.count);
-        recovered.chain = frame.crc;
+        end.sequence += u64::from(frame.count);
+        end.chain = frame.crc;
         recovered.frames += 1;
         offset += frame.bytes;
     }
     Ok(offset)
 }
 
-fn following<'a>(bytes: &'a [u8], number: u64, recovered: &Recovered) -> Option<Frame<'a>> {
-    frame::decode(bytes, number)
-        .filter(|frame| frame.chain == recovered.chain && frame.sequence == recovered.sequence + 1)
+fn following<'a>(bytes: &'a [u8], end: &Place) -> Option<Frame<'a>> {
+    frame::decode(bytes, end.segment)
+        .filter(|frame| frame.chain == end.chain && frame.sequence == end.sequence + 1)
 }
 
 /// Looks behind the end. `Err` with the place of a frame that proves that more was durable than was read.

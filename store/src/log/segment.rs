@@ -79,14 +79,20 @@ impl Segment {
     /// True when so many bytes still fit.
     #[must_use]
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.position + bytes as u64 <= SEGMENT_BYTES
+        bytes as u64 <= self.room_bytes()
     }
 
-    /// True when it is time to prepare the next one.
+    /// Bytes that still fit.
     #[must_use]
-    pub fn is_half_full(&self) -> bool {
-        self.position > SEGMENT_BYTES / 2
+    pub fn room_bytes(&self) -> u64 {
+        SEGMENT_BYTES.saturating_sub(self.position)
     }
+}
+
+/// True when the file that the next segment will be is there.
+#[must_use]
+pub fn is_prepared(dir: &Path) -> bool {
+    dir.join(NEXT).exists()
 }
 
 /// Makes the file that the next segment will be. Does nothing when it is there.
@@ -94,13 +100,16 @@ impl Segment {
 /// # Errors
 /// What the system says, a full disk among it.
 pub fn prepare(dir: &Path) -> io::Result<()> {
-    let next = dir.join(NEXT);
-    if next.exists() {
+    if is_prepared(dir) {
         return Ok(());
     }
     let unfinished = dir.join("next.tmp");
-    fill(&unfinished)?;
-    fs::rename(unfinished, next)
+    if let Err(error) = fill(&unfinished) {
+        // On a full disk what was taken is given back: the snapshot that could help needs it.
+        let _ = fs::remove_file(&unfinished);
+        return Err(error);
+    }
+    fs::rename(unfinished, dir.join(NEXT))
 }
 
 /// Makes a file of a segment's size, all of it on disk.
@@ -115,10 +124,15 @@ fn fill(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system says.
 pub fn list(dir: &Path) -> io::Result<Vec<u64>> {
+    numbered(dir, PREFIX, SUFFIX)
+}
+
+/// The hexadecimal numbers in the names of files in `dir`, sorted.
+pub(super) fn numbered(dir: &Path, prefix: &str, suffix: &str) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
+        let number = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_suffix(suffix));
         numbers.extend(number.and_then(|digits| u64::from_str_radix(digits, 16).ok()));
     }
     numbers.sort_unstable();

@@ -1,0 +1,83 @@
+//! What other commands ask of a running store, over its socket: its health, and what an operator wants.
+
+use anyhow::{Context, bail};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+use wire::frame::{self, FromApi, FromStore, Message, Operation};
+use wire::socket;
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A connection to a running store.
+#[derive(Debug)]
+pub struct Asker {
+    stream: UnixStream,
+    bytes: Vec<u8>,
+}
+
+impl Asker {
+    /// Connects to the store in `socket_dir`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn connect(socket_dir: &Path) -> anyhow::Result<Self> {
+        let path = socket::store_path(socket_dir);
+        let what = || format!("no store at {}; SOCKET_DIR names its folder", path.display());
+        let stream = UnixStream::connect(&path).with_context(what)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, bytes: Vec::new() })
+    }
+
+    /// Asks for the metrics, as a sign of life.
+    ///
+    /// # Errors
+    /// When the store does not answer in time.
+    pub fn check_health(&mut self) -> anyhow::Result<()> {
+        self.ask(&FromApi::Metrics { request: 1 }).map(drop)
+    }
+
+    /// Carries an operation out and writes what the store says to `out`; a list page by page.
+    ///
+    /// # Errors
+    /// When the store does not answer in time, objects, or `out` takes no more.
+    pub fn operate(&mut self, mut operation: Operation, out: &mut impl Write) -> anyhow::Result<()> {
+        loop {
+            let answer = self.ask(&FromApi::Operate { request: 1, operation })?;
+            let FromStore::Operated { done, next, text, .. } = answer else {
+                bail!("the store answered something else: is it of another version?");
+            };
+            if !done {
+                bail!(text);
+            }
+            match write!(out, "{text}") {
+                // Whoever reads the list has seen enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written?,
+            }
+            match (&mut operation, next) {
+                (Operation::List { from, .. }, Some(next)) => *from = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn ask(&mut self, question: &FromApi) -> anyhow::Result<FromStore> {
+        let mut bytes = Vec::new();
+        question.encode(&mut bytes);
+        self.stream.write_all(&bytes)?;
+        let mut block = [0; 4096];
+        loop {
+            match self.stream.read(&mut block).context("the store does not answer")? {
+                0 => bail!("the store hung up: is it of another version?"),
+                read => self.bytes.extend_from_slice(&block[..read]),
+            }
+            if let Some((answer, len)) = frame::decode::<FromStore>(&self.bytes)? {
+                self.bytes.drain(..len);
+                return Ok(answer);
+            }
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What an operator may decide: every operation about a payment in every standing, through the core as a command asks it.
+
+use store::core::ledger::Standing;
+use store::core::record::Record;
+use store::core::router::RouterConfig;
+use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now, Room};
+use wire::frame::{Accepted, CallKind, FromApi, FromStore, Lease, Listing, Operation, Outcome, Report};
+use wire::{Cents, PaymentId, Processor};
+
+const ID: PaymentId = PaymentId(7);
+const CENTS: Cents = Cents(1990);
+const API: ApiId = ApiId(1);
+const OPERATOR: ApiId = ApiId(2);
+
+/// A store, one api, and a clock.
+struct Store {
+    core: Core,
+    us: u64,
+    sequence: u64,
+    sends: Vec<FromStore>,
+    records: Vec<Record>,
+}
+
+impl Store {
+    fn start() -> Self {
+        let router = RouterConfig {
+            audit_margin_ms: 1_500,
+            preferred: Processor::Default,
+            patience_ms: 0,
+            dispatch_per_s: 2_000,
+            open_max: 400,
+        };
+        let config = CoreConfig { payments_max: 1_000, index_key: [1, 2], router };
+        let core = Core::new(config, Now { us: 0, wall_ms: 1_000 });
+        let mut store = Self { core, us: 0, sequence: 0, sends: Vec::new(), records: Vec::new() };
+        store.hear(API, FromApi::Hello { instance: 1, calls_max: 100, held: Vec::new() });
+        // Attempts of the time before would be waited for.
+        store.after_ms(1_500);
+        store
+    }
+
+    /// One turn with one frame.
+    fn hear(&mut self, api: ApiId, frame: FromApi) {
+        let now = Now { us: self.us, wall_ms: 1_000 + self.us / 1_000 };
+        let mut effects = Effects::default();
+        self.core.step(now, Event::Frame(api, frame), &mut effects);
+        self.core.dispatch(now, &mut effects);
+        self.sends.extend(effects.sends.into_iter().map(|(_, message)| message));
+        let mut bytes = &effects.records[..];
+        while !bytes.is_empty() {
+            self.records.push(Record::decode(&mut bytes).unwrap());
+        }
+    }
+
+    fn after_ms(&mut self, ms: u64) {
+        self.us += ms * 1_000;
+        self.hear(API, FromApi::Heartbeat);
+    }
+
+    fn pay(&mut self) -> Accepted {
+        self.hear(API, FromApi::Accept { request: 1, id: ID, cents: CENTS });
+        let accepted = self.sends.iter().rev().find_map(|message| match message {
+            FromStore::Accepted { accepted, .. } => Some(*accepted),
+            _ => None,
+        });
+        accepted.unwrap()
+    }
+
+    /// The last call that was leased, waited for.
+    fn lease(&mut self) -> Lease {
+        for _ in 0..200 {
+            let is_post = |lease: &Lease| lease.kind == CallKind::Post;
+            let last = self.sends.drain(..).rev().find_map(|message| match message {
+                FromStore::Lease(lease) if is_post(&lease) => Some(lease),
+                _ => None,
+            });
+            if let Some(lease) = last {
+                return lease;
+            }
+            self.after_ms(50);
+        }
+        panic!("nothing is leased");
+    }
+
+    fn report(&mut self, lease: Lease, outcome: Outcome) {
+        self.sequence += 1;
+        let Lease { attempt, id, processor, .. } = lease;
+        let (sequence, status, latency_us) = (self.sequence, 0, 1_000);
+        self.hear(
+            API,
+            FromApi::Report(Report { sequence, attempt, id, processor, outcome, status, latency_us }),
+        );
+    }
+
+    /// The answer, and what was recorded for it first.
+    fn operate(&mut self, operation: Operation) -> (bool, String, Option<Record>) {
+        self.records.clear();
+        self.sends.clear();
+        self.hear(OPERATOR, FromApi::Operate { request: 9, operation });
+        let answer = self.sends.iter().find_map(|message| match message {
+            FromStore::Operated { request: 9, done, text, .. } => Some((*done, text.clone())),
+            _ => None,
+        });
+        let (done, text) = answer.unwrap();
+        (done, text, self.records.first().copied())
+    }
+
+    fn standing(&self) -> Standing {
+        self.core.ledger().standing(self.core.ledger().find(ID).unwrap())
+    }
+}
+
+/// The ways in which a payment can stand, and how it comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stands {
+    Nowhere,
+    Queued,
+    Open,
+    Unknown,
+    Charged,
+    Dead,
+    Tombstone,
+    TombstoneOpen,
+}
+
+const ALL: [Stands; 8] = [
+    Stands::Nowhere,
+    Stands::Queued,
+    Stands::Open,
+    Stands::Unknown,
+    Stands::Charged,
+    Stands::Dead,
+    Stands::Tombstone,
+    Stands::TombstoneOpen,
+];
+
+fn store(stands: Stands) -> Store {
+    let mut store = Store::start();
+    if stands == Stands::Nowhere {
+        return store;
+    }
+    if stands == Stands::Queued {
+        store.hear(API, FromApi::Drain);
+        store.pay();
+        return store;
+    }
+    store.pay();
+    let lease = store.lease();
+    match stands {
+        Stands::Open | Stands::Nowhere | Stands::Queued => (),
+        Stands::Unknown => {
+            store.hear(API, FromApi::Drain);
+            store.report(lease, Outcome::Lost);
+        }
+        Stands::Charged => store.report(lease, Outcome::Charged),
+        Stands::Dead => {
+            store.report(lease, Outcome::Refused);
+            let other = store.lease();
+            assert_ne!(other.processor, lease.processor);
+            store.report(other, Outcome::Refused);
+        }
+        Stands::Tombstone => {
+            store.hear(API, FromApi::Drain);
+            store.report(lease, Outcome::Lost);
+            store.hear(API, FromApi::Purge { request: 1 });
+        }
+        Stands::TombstoneOpen => store.hear(API, FromApi::Purge { request: 1 }),
+    }
+    store
+}
+
+#[test]
+fn every_operation_about_a_payment_in_every_standing() {
+    for stands in ALL {
+        for operation in [Operation::Charged(ID), Operation::NotCharged(ID), Operation::Revive(ID)] {
+            let mut store = store(stands);
+            let (done, text, recorded) = store.operate(operation);
+            let expected = match (stands, operation) {
+                (Stands::Unknown, Operation::Charged(_)) => {
+                    matches!(recorded, Some(Record::Charged { .. }))
+                        && matches!(store.standing(), Standing::Charged(_))
+                }
+                (Stands::Unknown, Operation::NotCharged(_)) => {
+                    matches!(recorded, Some(Record::Resolved { .. })) && store.standing() == Standing::Queued
+                }
+                (Stands::Dead, Operation::Revive(_)) => {
+                    matches!(recorded, Some(Record::Revived { .. }))
+                        && matches!(store.standing(), Standing::Queued | Standing::InFlight)
+                }
+                (Stands::Tombstone, Operation::Charged(_)) => {
+                    recorded == Some(Record::TombstoneCharged { id: ID })
+                        && store.core.ledger().tombstones()[&ID].is_charged
+                }
+                (Stands::Tombstone, Operation::NotCharged(_)) => {
+                    recorded == Some(Record::TombstoneResolved { id: ID })
+                        && store.core.ledger().tombstones().is_empty()
+                }
+                _ => {
+                    assert!(!done && recorded.is_none(), "{stands:?}, {operation:?}: {text}");
+                    continue;
+                }
+            };
+            assert!(done && expected, "{stands:?}, {operation:?}: {text}, {recorded:?}");
+        }
+    }
+}
+
+#[test]
+fn a_revived_dead_letter_is_sent_again_and_can_be_charged() {
+    let mut store = store(Stands::Dead);
+    assert!(store.operate(Operation::Revive(ID)).0);
+    let lease = store.lease();
+    store.report(lease, Outcome::Charged);
+    assert_eq!(store.standing(), Standing::Charged(lease.processor));
+}
+
+#[test]
+fn what_contradicts_an_operator_later_is_a_conflict() {
+    let mut store = store(Stands::Unknown);
+    let attempt = {
+        let ledger = store.core.ledger();
+        let flight = ledger.flights().values().next().unwrap();
+        (flight.unanswered[0], flight.processor)
+    };
+    assert!(store.operate(Operation::NotCharged(ID)).0);
+    let (attempt, processor) = attempt;
+    let (sequence, status, latency_us) = (9, 200, 1_000);
+    let outcome = Outcome::Charged;
+    let report = Report { sequence, attempt, id: ID, processor, outcome, status, latency_us };
+    store.hear(API, FromApi::Report(report));
+    assert_eq!(store.standing(), Standing::Charged(processor));
+    assert_eq!(store.core.ledger().conflicts(), 1);
+    let (_, text, _) = store.operate(Operation::List { listing: Listing::Conflicts, from: 0 });
+    assert!(text.contains(&ID.to_string()), "{text}");
+}
+
+#[test]
+fn every_listing_shows_its_payments_and_no_others() {
+    for (stands, shown) in [
+        (Stands::Dead, Listing::DeadLetters),
+        (Stands::Unknown, Listing::InFlight),
+        (Stands::Open, Listing::InFlight),
+        (Stands::Tombstone, Listing::Tombstones),
+    ] {
+        let mut store = store(stands);
+        for listing in [Listing::DeadLetters, Listing::InFlight, Listing::Conflicts, Listing::Tombstones] {
+            let (done, text, recorded) = store.operate(Operation::List { listing, from: 0 });
+            assert!(done && recorded.is_none());
+            assert_eq!(text.contains(&ID.to_string()), listing == shown, "{stands:?} in {listing:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_long_list_comes_in_pages() {
+    let mut store = Store::start();
+    for number in 0..450_u128 {
+        let id = PaymentId(number + 100);
+        store.hear(API, FromApi::Accept { request: 1, id, cents: CENTS });
+    }
+    for _ in 0..1_000 {
+        let calls: Vec<Lease> = store
+            .sends
+            .drain(..)
+            .filter_map(|message| if let FromStore::Lease(lease) = message { Some(lease) } else { None })
+            .collect();
+        for lease in calls {
+            store.report(lease, Outcome::Refused);
+        }
+        store.after_ms(20);
+    }
+    let (mut from, mut lines, mut pages) = (0, 0, 0);
+    loop {
+        store.sends.clear();
+        let operation = Operation::List { listing: Listing::DeadLetters, from };
+        store.hear(OPERATOR, FromApi::Operate { request: 1, operation });
+        let page = store.sends.iter().find_map(|message| match message {
+            FromStore::Operated { text, next, .. } => Some((text.lines().count(), *next)),
+            _ => None,
+        });
+        let (count, next) = page.unwrap();
+        (lines, pages) = (lines + count, pages + 1);
+        match next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert_eq!((lines, pages), (450, 3));
+}
+
+#[test]
+fn a_full_log_refuses_new_payments_first_and_then_begins_no_attempt() {
+    let mut store = Store::start();
+    let now = Now { us: store.us, wall_ms: 3_000 };
+    let mut effects = Effects::default();
+    store.core.step(now, Event::Room(Room::NoAccepts), &mut effects);
+    assert_eq!(effects.notes.len(), 1);
+    assert_eq!(store.pay(), Accepted::Full);
+    store.core.step(now, Event::Room(Room::Ample), &mut effects);
+    store.hear(API, FromApi::Drain);
+    assert_eq!(store.pay(), Accepted::Recorded);
+    store.core.step(now, Event::Room(Room::NoIntents), &mut effects);
+    assert_eq!(store.pay(), Accepted::Duplicate, "what is known is known");
+    store.hear(ApiId(3), FromApi::Hello { instance: 2, calls_max: 10, held: Vec::new() });
+    store.us += 100_000;
+    store.hear(ApiId(3), FromApi::Heartbeat);
+    assert_eq!(store.standing(), Standing::Queued);
+    store.core.step(now, Event::Room(Room::Ample), &mut effects);
+    store.us += 100_000;
+    store.hear(ApiId(3), FromApi::Heartbeat);
+    assert_eq!(store.standing(), Standing::InFlight);
+}
