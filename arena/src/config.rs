@@ -163,6 +163,10 @@ pub struct FightArgs {
     /// Fight what answers here and was started by others, instead of a stack started for the occasion
     #[arg(long, env = "ARENA_TARGET", value_name = "URL")]
     pub target: Option<Url>,
+    /// Fight the containers of docker-compose.yml beside simulated processors: builds, checks and starts them, tells what
+    /// they used, and takes them down again
+    #[arg(long, conflicts_with_all = ["target", "kill_store_at", "kill_api_at", "kill_lb_at"])]
+    pub compose: bool,
     /// The default processor of --target
     #[arg(long, value_name = "URL", default_value = "http://localhost:8001", requires = "target")]
     pub processor_default: Url,

@@ -7,6 +7,7 @@
 use crate::binaries::Binaries;
 use crate::child::Exit;
 use crate::config::{FightArgs, Kill};
+use crate::containers::Containers;
 use crate::endpoint::Endpoint;
 use crate::judge::{Judge, Sides};
 use crate::plan::Plan;
@@ -29,30 +30,24 @@ use wire::PerProcessor;
 /// The shell's exit status after Ctrl-C.
 const EXIT_INTERRUPTED: u8 = 130;
 
+/// Where docker-compose.yml publishes the balancer; the processors are where `--target` looks for them by itself.
+const COMPOSE_URL: &str = "http://localhost:9999";
+
 /// Fights and reports.
 ///
 /// # Errors
 /// When the plan cannot be read, something does not start or answer, or the JSON cannot be written.
 pub async fn fight(args: FightArgs, envs: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::handle()?;
-    let (plan, kills) = (args.plan.plan()?, args.kills()?);
+    let plan = args.plan.plan()?;
     wire::socket::raise_descriptor_limit();
     let terminal = Terminal::default();
-    let ground = tokio::select! {
-        ground = Box::pin(Ground::prepare(&args, &plan, envs, &terminal)) => ground?,
-        () = signals.received() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
-    };
-    let outcome = tokio::select! {
-        outcome = Box::pin(ground.fight(plan, kills, &terminal)) => Some(outcome),
-        () = signals.received() => None,
-    };
-    let is_evidence = match &outcome {
-        Some(Ok(report)) => !report.is_money_right(),
-        Some(Err(_)) => true,
-        None => false,
-    };
-    ground.leave(is_evidence, &terminal).await;
-    let Some(report) = outcome.transpose()? else {
+    let mut containers = args.compose.then(|| containers(&args, &plan)).transpose()?;
+    let fought = Box::pin(fight_on(&args, &plan, envs, containers.as_mut(), &mut signals, &terminal)).await;
+    if let Some(containers) = containers {
+        containers.stop().await?;
+    }
+    let Some(report) = fought? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     if let Some(path) = &args.json {
@@ -60,6 +55,53 @@ pub async fn fight(args: FightArgs, envs: Vec<(String, String)>) -> anyhow::Resu
     }
     print!("{report}");
     Ok(ExitCode::from(report.exit_status()))
+}
+
+/// The containers of `--compose`, not yet started, with the plan's fees and margin.
+fn containers(args: &FightArgs, plan: &Plan) -> anyhow::Result<Containers> {
+    let checkout = args.stack.checkout();
+    let checkout = checkout.context("--compose needs a checkout: cargo arena fight --compose PLAN")?;
+    let [default, fallback] = plan.fee_percent.0;
+    let envs = [
+        ("FEE_DEFAULT", default.to_string()),
+        ("FEE_FALLBACK", fallback.to_string()),
+        ("AUDIT_MARGIN_MS", plan.audit.margin_ms.to_string()),
+        ("LB_MODE", args.stack.mode.clone()),
+    ];
+    Ok(Containers::new(checkout, envs.map(|(name, value)| (name.to_owned(), value)).into()))
+}
+
+/// Prepares the ground, fights, and leaves it. `None` when a signal came first.
+async fn fight_on(
+    args: &FightArgs,
+    plan: &Plan,
+    envs: Vec<(String, String)>,
+    mut containers: Option<&mut Containers>,
+    signals: &mut Signals,
+    terminal: &Terminal,
+) -> anyhow::Result<Option<Report>> {
+    let prepared = async {
+        if let Some(containers) = &mut containers {
+            containers.start().await?;
+        }
+        Ground::prepare(args, plan, envs, terminal).await
+    };
+    let ground = tokio::select! {
+        ground = Box::pin(prepared) => ground?,
+        () = signals.received() => return Ok(None),
+    };
+    let kills = args.kills()?;
+    let outcome = tokio::select! {
+        outcome = Box::pin(ground.fight(plan.clone(), kills, containers.as_deref(), terminal)) => Some(outcome),
+        () = signals.received() => None,
+    };
+    let is_evidence = match &outcome {
+        Some(Ok(report)) => !report.is_money_right(),
+        Some(Err(_)) => true,
+        None => false,
+    };
+    ground.leave(is_evidence, terminal).await;
+    outcome.transpose()
 }
 
 fn write_json(report: &Report, path: &Path) -> anyhow::Result<()> {
@@ -80,7 +122,8 @@ impl Ground {
         envs: Vec<(String, String)>,
         terminal: &Terminal,
     ) -> anyhow::Result<Self> {
-        if let Some(target) = &args.target {
+        let compose = args.compose.then(|| COMPOSE_URL.parse()).transpose()?;
+        if let Some(target) = args.target.as_ref().or(compose.as_ref()) {
             let theirs = [&args.processor_default, &args.processor_fallback];
             let theirs = PerProcessor([Endpoint::find(theirs[0]).await?, Endpoint::find(theirs[1]).await?]);
             let sides = Sides { ours: Endpoint::find(target).await?, theirs, token: args.token.clone() };
@@ -108,7 +151,14 @@ impl Ground {
         Ok(Self { sides, own: Some((Rc::new(stack), run_dir)) })
     }
 
-    async fn fight(&self, plan: Plan, kills: Vec<Kill>, terminal: &Terminal) -> anyhow::Result<Report> {
+    async fn fight(
+        &self,
+        plan: Plan,
+        kills: Vec<Kill>,
+        containers: Option<&Containers>,
+        terminal: &Terminal,
+    ) -> anyhow::Result<Report> {
+        let used = || containers.map(Containers::used).transpose().map(Option::unwrap_or_default);
         let judge = Judge::prepare(plan, self.sides.clone()).await?;
         let killed = Rc::new(RefCell::new(Vec::new()));
         // Aborted when dropped: they go on for as long as the judge plays.
@@ -117,7 +167,9 @@ impl Ground {
         if let Some((stack, _)) = &self.own {
             beside.spawn_local(kill_on_time(Rc::clone(stack), kills, judge.start, Rc::clone(&killed)));
         }
+        let before = used()?;
         let end = Box::pin(judge.play()).await?;
+        let used = used()?.iter().zip(&before).map(|(after, before)| after.since(before)).collect();
         drop(beside);
         terminal.say("the judge has counted; now the processors are healed and every payment is looked up");
         let posted = judge.tally.payments();
@@ -125,7 +177,7 @@ impl Ground {
             Box::pin(Reckoning::make(&self.sides, &posted, judge.plan.amount, DRAIN_TIMEOUT)).await?;
         let exits = self.own.as_ref().map(|(stack, _)| stack.exits()).unwrap_or_default();
         let ended = exits.into_iter().map(ended).collect();
-        Ok(Report::new(&judge, &end, &reckoning, killed.take(), ended))
+        Ok(Report { containers: used, ..Report::new(&judge, &end, &reckoning, killed.take(), ended) })
     }
 
     async fn leave(self, is_evidence: bool, terminal: &Terminal) {

@@ -2,7 +2,8 @@
 //! and compares what clients were told with what the processors hold.
 //!
 //! Reading order
-//! * what is started: [`processor`] (one simulated payment processor), [`child`], [`binaries`], [`stack`], [`up`];
+//! * what is started: [`processor`] (one simulated payment processor), [`child`], [`binaries`], [`stack`], [`up`],
+//!   [`containers`];
 //! * the judge: [`plan`], [`client`] over an [`endpoint`], [`user`], [`sides`], [`audit`], [`judge`], and its book, the
 //!   [`tally`];
 //! * what comes of it: [`score`], [`clairvoyant`], [`reckoning`], [`report`], all of it led by [`fight`];
@@ -15,6 +16,7 @@ pub mod child;
 pub mod clairvoyant;
 pub mod client;
 pub mod config;
+pub mod containers;
 pub mod endpoint;
 pub mod fight;
 pub mod judge;

@@ -8,6 +8,7 @@ use crate::audit::Audit;
 use crate::by_processor::ByProcessor;
 use crate::clairvoyant::{Best, Capacity, World, best};
 use crate::config::Role;
+use crate::containers::Used;
 use crate::judge::{End, Judge};
 use crate::plan::Plan;
 use crate::reckoning::{Faults, Reckoning};
@@ -16,6 +17,7 @@ use crate::tally::{Fate, Latency, Posted};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::time::Duration;
 use wire::{Cents, PaymentId, PerProcessor, Processor, Timestamp};
 
 /// Of each kind of fault, the ids that are written out.
@@ -84,6 +86,8 @@ pub struct Report {
     pub kills: Vec<Killed>,
     /// Processes that ended.
     pub ended: Vec<Ended>,
+    /// What containers used while the judge played; empty when there were none.
+    pub containers: Vec<Used>,
 }
 
 /// Payments as the users saw them.
@@ -192,6 +196,7 @@ impl Report {
             check: reckoning.into(),
             kills,
             ended,
+            containers: Vec::new(),
         }
     }
 
@@ -322,6 +327,7 @@ impl fmt::Display for Report {
         self.write_audits(f)?;
         self.write_check(f)?;
         self.write_processes(f)?;
+        self.write_containers(f)?;
         let verdict = match self.exit_status() {
             EXIT_CLEAN => "clean",
             EXIT_MONEY => "the MONEY is not right",
@@ -329,6 +335,11 @@ impl fmt::Display for Report {
         };
         row(f, "verdict", verdict)
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }
 
 /// One line of the table; the name is empty where a line goes on.
@@ -411,6 +422,20 @@ impl Report {
         row(f, "", format_args!("sums DIFFER: ours {ours:?}, theirs {theirs:?}"))
     }
 
+    fn write_containers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, used) in self.containers.iter().enumerate() {
+            let Used { name, cpu_us, throttled_periods, throttled_us, memory_peak_bytes } = used;
+            let text = format_args!(
+                "{name:<6} {:6.2} s of CPU, {throttled_periods} periods throttled for {} ms, {:.1} MB at most",
+                Duration::from_micros(*cpu_us).as_secs_f64(),
+                throttled_us / 1_000,
+                megabytes(*memory_peak_bytes)
+            );
+            row(f, if at == 0 { "containers" } else { "" }, text)?;
+        }
+        Ok(())
+    }
+
     fn write_processes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Killed { name, at_ms, role } in &self.kills {
             let name = name.clone().unwrap_or_else(|| format!("no {role:?} to kill"));
@@ -469,6 +494,7 @@ mod tests {
             check: (&reckoning).into(),
             kills: vec![Killed { role: Role::Store, name: Some("store".into()), at_ms: 15_001 }],
             ended: Vec::new(),
+            containers: Vec::new(),
         }
     }
 
