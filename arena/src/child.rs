@@ -72,7 +72,7 @@ pub struct Exit {
     pub outcome: Result<ExitStatus, String>,
     /// How long it had run.
     pub lived: Duration,
-    /// Whether [`Child::kill`] was the reason.
+    /// Whether [`Child::end`] was the reason.
     pub is_planned: bool,
     /// The last lines of its log.
     pub tail: String,
@@ -100,7 +100,8 @@ pub struct Child {
 #[derive(Debug, Default)]
 struct Life {
     pid: Cell<Option<Pid>>,
-    is_kill_planned: Cell<bool>,
+    is_end_planned: Cell<bool>,
+    away: Cell<Duration>,
 }
 
 impl Child {
@@ -128,12 +129,14 @@ impl Child {
         self.life.pid.get()
     }
 
-    /// Kills the process of this moment with SIGKILL; it is started again at once. False when there is none.
-    pub fn kill(&self) -> bool {
+    /// Ends the process of this moment on purpose, with SIGKILL or SIGTERM; it is started again after `away`, which may be
+    /// no time at all. False when there is none.
+    pub fn end(&self, signal: Signal, away: Duration) -> bool {
         let Some(pid) = self.pid() else { return false };
-        self.life.is_kill_planned.set(true);
+        self.life.is_end_planned.set(true);
+        self.life.away.set(away);
         // The supervisor forgets the pid before the process is reaped, so it cannot be another process by now.
-        kill(pid, Signal::SIGKILL).is_ok()
+        kill(pid, signal).is_ok()
     }
 
     /// Asks it to end with SIGTERM, and ends it with SIGKILL at `deadline`.
@@ -166,17 +169,23 @@ impl Supervisor {
                 Err(error) => Err(format!("cannot be started: {error}")),
             };
             self.life.pid.set(None);
-            let (lived, is_planned) = (began.elapsed(), self.life.is_kill_planned.take());
+            let (lived, is_planned) = (began.elapsed(), self.life.is_end_planned.take());
             let tail = tail(&self.spec.log);
             // Nobody who reads them has to be there, and a full queue holds the exits that matter: the first ones.
             let _ =
                 self.exits.try_send(Exit { name: self.spec.name.clone(), outcome, lived, is_planned, tail });
+            let mut pause = self.life.away.take();
             if is_planned || lived >= LIFE_MIN {
                 delay = RESTART_DELAY_MIN;
+            } else {
+                pause = delay;
+                delay = (delay * 2).min(RESTART_DELAY_MAX);
+            }
+            if pause.is_zero() {
                 continue;
             }
             tokio::select! {
-                () = sleep(delay) => delay = (delay * 2).min(RESTART_DELAY_MAX),
+                () = sleep(pause) => (),
                 _ = &mut stop => return Stopped::ByItself(None),
             }
         }
@@ -312,7 +321,7 @@ mod tests {
         let (child, mut exits) = start(shell(dir.path(), "echo up; exec sleep 600"));
         written(&dir.path().join("child.log"), "up").await;
         let first = child.pid();
-        assert!(child.kill());
+        assert!(child.end(Signal::SIGKILL, Duration::ZERO));
         let exit = exits.recv().await.unwrap();
         assert_eq!((exit.outcome.unwrap().signal(), exit.is_planned), (Some(9), true));
         written(&dir.path().join("child.log"), "up\nup").await;

@@ -75,6 +75,19 @@ pub enum Failure {
     Malformed(&'static str),
 }
 
+impl Failure {
+    /// How it is called where failures are counted.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unconnected(_) => "not connected",
+            Self::Lost(_) => "connection lost",
+            Self::TimedOut => "timed out",
+            Self::Malformed(_) => "malformed answer",
+        }
+    }
+}
+
 /// How a body ends (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {

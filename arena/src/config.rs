@@ -6,6 +6,7 @@
 //!
 //! The exit statuses of a fight are part of the help, because scripts depend on them.
 
+use crate::chaos::ChaosArgs;
 use crate::endpoint::Url;
 use crate::plan::Choice;
 use crate::processor::ProcessorsArgs;
@@ -22,6 +23,15 @@ Exit status of a fight:
   2    the command line is wrong
   3    money: a payment was lost, doubled, invented or altered, or the sums at the end differ
   4    an audit differed, or the lag is not 0
+  130  stopped by a signal";
+
+const CHAOS_EXIT_CODES: &str = "\
+Exit status:
+  0    nothing was lost, doubled, invented or altered, and the sums agree on all sides
+  1    arena could not do what it was asked
+  2    the command line is wrong
+  3    money: a payment is other than it should be, the sums differ, the system did not come to rest, or a process failed
+  4    a summary came late while nothing was stopped, or was neither 200 nor 503
   130  stopped by a signal";
 
 /// Starts Espora, plays the processors and the judge, and measures.
@@ -46,6 +56,9 @@ pub enum Command {
     /// Play the judge and print the score
     #[command(after_help = EXIT_CODES)]
     Fight(Box<FightArgs>),
+    /// Kill, stop and break everything under load, and compare what all sides know
+    #[command(after_help = CHAOS_EXIT_CODES)]
+    Chaos(Box<ChaosArgs>),
     /// Live through many seeds of the simulated system, or tell one event by event
     Simulate(SimulateArgs),
 }

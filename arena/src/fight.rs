@@ -15,7 +15,7 @@ use crate::progress::show;
 use crate::reckoning::{DRAIN_TIMEOUT, Reckoning};
 use crate::report::{Ended, Killed, Report};
 use crate::run_dir::RunDir;
-use crate::signals::Signals;
+use crate::signals::{EXIT_INTERRUPTED, Signals};
 use crate::stack::{Stack, StackConfig};
 use crate::terminal::Terminal;
 use anyhow::Context;
@@ -26,9 +26,6 @@ use std::rc::Rc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use wire::PerProcessor;
-
-/// The shell's exit status after Ctrl-C.
-const EXIT_INTERRUPTED: u8 = 130;
 
 /// Where docker-compose.yml publishes the balancer; the processors are where `--target` looks for them by itself.
 const COMPOSE_URL: &str = "http://localhost:9999";

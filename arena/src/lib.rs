@@ -7,11 +7,13 @@
 //! * the judge: [`plan`], [`client`] over an [`endpoint`], [`user`], [`sides`], [`audit`], [`judge`], and its book, the
 //!   [`tally`];
 //! * what comes of it: [`score`], [`clairvoyant`], [`reckoning`], [`report`], all of it led by [`fight`];
+//! * what it survives: [`chaos`] with real processes, [`simulation`] without;
 //! * and around it: [`config`], [`run_dir`], [`by_processor`], [`signals`], [`terminal`], [`progress`].
 
 pub mod audit;
 pub mod binaries;
 pub mod by_processor;
+pub mod chaos;
 pub mod child;
 pub mod clairvoyant;
 pub mod client;

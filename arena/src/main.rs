@@ -6,7 +6,7 @@
 
 use anyhow::Context;
 use arena::config::{Arguments, Command};
-use arena::{fight, processor, simulate, up};
+use arena::{chaos, fight, processor, simulate, up};
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 use tokio::runtime::{Builder, LocalOptions};
@@ -33,6 +33,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Processors(args) => Box::pin(processor::run(args)).await.map(|()| ExitCode::SUCCESS),
             Command::Up(args) => Box::pin(up::up(*args, envs)).await,
             Command::Fight(args) => Box::pin(fight::fight(*args, envs)).await,
+            Command::Chaos(args) => Box::pin(chaos::chaos(*args, envs)).await,
             Command::Simulate(args) => simulate::simulate(&args),
         }
     })

@@ -13,8 +13,8 @@
 //! recorded however long its delay was. Delay and service time of zero need neither a task nor a timer.
 //!
 //! Reading order: `rows` (the table), `payment` (what can be bound), `limiter`, `window` (of the health call), `pace`
-//! (the database's speed), `reply` (what is answered), `http` (the routes), `command`. All but the last two are without
-//! sockets. Rows live in memory and end with the process, as the real table may: it is unlogged.
+//! (the database's speed), `reply` (what is answered), `misbehaviour` (what can be done wrong on purpose), `line` (a
+//! connection that can be broken), `http` (the routes), `command`. All but the last three are without sockets. Rows live in memory and end with the process, as the real table may: it is unlogged.
 //!
 //! This program competes for the processor with the system that it is there to test. Hence no line is logged for a
 //! request, one lock holds all state, and nothing polls.
@@ -22,6 +22,8 @@
 mod command;
 mod http;
 mod limiter;
+mod line;
+mod misbehaviour;
 mod pace;
 mod payment;
 mod reply;
@@ -29,6 +31,7 @@ mod rows;
 mod window;
 
 pub use command::{ProcessorsArgs, run};
+pub use misbehaviour::{HealthFault, Misbehaviour, Observed, PaymentFault};
 
 use std::io;
 use std::net::SocketAddr;

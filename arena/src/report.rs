@@ -30,10 +30,10 @@ const CAPACITY: Capacity = Capacity { calls_max: 800, record_gap_us: 50 };
 /// How long after its `requestedAt` a call is sent at the latest (MONEY: a lease not begun within 50 ms goes back).
 const SENT_WITHIN_US: u64 = 50_000;
 
-/// Exit statuses of a fight, as the help of `arena` tells them.
-const EXIT_CLEAN: u8 = 0;
-const EXIT_MONEY: u8 = 3;
-const EXIT_JUDGED: u8 = 4;
+/// Exit statuses of a fight and of chaos, as the help of `arena` tells them.
+pub(crate) const EXIT_CLEAN: u8 = 0;
+pub(crate) const EXIT_MONEY: u8 = 3;
+pub(crate) const EXIT_JUDGED: u8 = 4;
 
 /// A kill of the fight, and what it hit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

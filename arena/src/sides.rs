@@ -8,6 +8,7 @@
 
 use crate::client::{Answer, Client, Failure, request};
 use crate::endpoint::Endpoint;
+use crate::processor::{Misbehaviour, Observed};
 use crate::score::Settled;
 use crate::tally::Tally;
 use serde::Deserialize;
@@ -167,10 +168,64 @@ impl Theirs {
     /// # Errors
     /// [`AskError`]; `Status(404)` from a processor that does not have it.
     pub async fn page(&mut self, after: usize) -> Result<Page, AskError> {
-        let target = format!("/admin/payments?after={after}&limit={PAGE_ROWS}");
+        self.page_of("payments", after).await
+    }
+
+    /// Its rows and those that it has lost on purpose, read through [`Theirs::page`] and its like to their ends; true when
+    /// no call is under way there any more.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn everything(&mut self) -> Result<(Vec<Row>, Vec<Row>, bool), AskError> {
+        let mut lists = [Vec::new(), Vec::new()];
+        let mut is_at_rest = true;
+        for (what, rows) in ["payments", "lost-payments"].into_iter().zip(&mut lists) {
+            loop {
+                let page = self.page_of(what, rows.len()).await?;
+                rows.extend(page.rows);
+                is_at_rest &= page.unfinished == 0;
+                if !page.is_partial {
+                    break;
+                }
+            }
+        }
+        let [rows, lost] = lists;
+        Ok((rows, lost, is_at_rest))
+    }
+
+    async fn page_of(&mut self, what: &str, after: usize) -> Result<Page, AskError> {
+        let target = format!("/admin/{what}?after={after}&limit={PAGE_ROWS}");
         let page: PageBody = serde_json::from_slice(self.ask("GET", &target, "").await?.body)?;
         let rows = page.payments.into_iter().map(RowBody::row).collect::<Result<Vec<_>, _>>()?;
         Ok(Page { rows, unfinished: page.running + page.waiting, is_partial: page.next.is_some() })
+    }
+
+    /// `PUT /admin/misbehaviour`, of the simulated processors.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn misbehave(&mut self, how: &Misbehaviour) -> Result<(), AskError> {
+        let body = serde_json::to_string(how)?;
+        self.ask("PUT", "/admin/misbehaviour", &body).await.map(drop)
+    }
+
+    /// `GET /admin/misbehaviour`: what it did wrong and saw.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn observed(&mut self) -> Result<Observed, AskError> {
+        let conduct: ConductBody =
+            serde_json::from_slice(self.ask("GET", "/admin/misbehaviour", "").await?.body)?;
+        Ok(conduct.observed)
+    }
+
+    /// `POST /admin/lose-payments`: that share of its rows is gone.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn lose(&mut self, share_percent: u8) -> Result<(), AskError> {
+        let body = format!(r#"{{"share_percent":{share_percent}}}"#);
+        self.ask("POST", "/admin/lose-payments", &body).await.map(drop)
     }
 
     async fn put(&mut self, what: &str, body: &str) -> Result<(Instant, Instant), AskError> {
@@ -219,6 +274,11 @@ struct TheirSumBody {
     #[serde(flatten)]
     settled: SumBody,
     fee_per_transaction: f64,
+}
+
+#[derive(Deserialize)]
+struct ConductBody {
+    observed: Observed,
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,9 @@
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// The shell's exit status after Ctrl-C.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
 /// Handlers of all three, from when they are made on.
 #[derive(Debug)]
 pub struct Signals {

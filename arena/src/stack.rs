@@ -19,6 +19,8 @@ use crate::endpoint::Endpoint;
 use crate::sides::Ours;
 use crate::terminal::Terminal;
 use anyhow::{Context, bail};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::fs;
@@ -42,7 +44,7 @@ const READY_PAUSE: Duration = Duration::from_millis(20);
 /// How long all children together have to end by themselves.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Ends of children that nobody has read yet; more are not kept.
+/// Ends of children that are kept: so many that were planned, and so many that were not.
 const EXITS_MAX: usize = 64;
 
 /// What to start.
@@ -143,10 +145,26 @@ impl Stack {
             Role::Store => stores.first(),
             Role::Api => apis.get(self.api_next.replace((self.api_next.get() + 1) % apis.len())),
         };
-        child.filter(|child| child.kill()).map(|child| child.name().to_owned())
+        child.filter(|child| child.end(Signal::SIGKILL, Duration::ZERO)).map(|child| child.name().to_owned())
     }
 
-    /// Ends of children so far, but for those that were asked to stop.
+    /// Ends the process called `name` on purpose; it is started again after `away`. False when there is none at this
+    /// moment.
+    pub fn end(&self, name: &str, signal: Signal, away: Duration) -> bool {
+        self.child(name).is_some_and(|child| child.end(signal, away))
+    }
+
+    /// The process called `name`, if there is one at this moment.
+    #[must_use]
+    pub fn pid(&self, name: &str) -> Option<Pid> {
+        self.child(name)?.pid()
+    }
+
+    fn child(&self, name: &str) -> Option<&Child> {
+        self.tiers.iter().flatten().find(|child| child.name() == name)
+    }
+
+    /// Ends of children so far, but for those that were asked to stop. Of planned ones only the first are kept.
     #[must_use]
     pub fn exits(&self) -> Vec<Exit> {
         self.exits.borrow().clone()
@@ -157,7 +175,7 @@ impl Stack {
     pub fn places(&self) -> Vec<Place> {
         let place = |child: &Child, listens| {
             let log = log_path(&self.run_dir, child.name());
-            Place { name: child.name().into(), listens, pid: child.pid().map(nix::unistd::Pid::as_raw), log }
+            Place { name: child.name().into(), listens, pid: child.pid().map(Pid::as_raw), log }
         };
         let [lbs, apis, stores, processors] = &self.tiers;
         let socket = |child: &Child| wire::socket::backend_path(&sockets(&self.run_dir), child.name());
@@ -224,7 +242,8 @@ async fn report_exits(mut exits: mpsc::Receiver<Exit>, seen: Rc<RefCell<Vec<Exit
             (false, false) => ended(&exit, "is started again"),
         });
         let mut seen = seen.borrow_mut();
-        if seen.len() < EXITS_MAX {
+        // However many are killed on purpose, the ends that nobody planned have room of their own.
+        if seen.iter().filter(|other| other.is_planned == exit.is_planned).count() < EXITS_MAX {
             seen.push(exit);
         }
     }

@@ -121,12 +121,7 @@ impl Tally {
 
     /// Enters that a posted payment got no answer.
     pub fn failed(&self, failure: &Failure) {
-        self.count_failure(match failure {
-            Failure::Unconnected(_) => "not connected".into(),
-            Failure::Lost(_) => "connection lost".into(),
-            Failure::TimedOut => "timed out".into(),
-            Failure::Malformed(_) => "malformed answer".into(),
-        });
+        self.count_failure(failure.name().into());
     }
 
     /// Enters the latency of any request of the judge: only 2xx and 3xx count for its percentiles.
@@ -206,7 +201,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    fn of(recorded: &Histogram<u64>) -> Self {
+    pub(crate) fn of(recorded: &Histogram<u64>) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "at most LATENCY_US_MAX")]
         let ms = |us: u64| us as f64 / 1_000.0;
         if recorded.is_empty() {
@@ -222,11 +217,11 @@ impl Latency {
     }
 }
 
-fn latencies() -> Histogram<u64> {
+pub(crate) fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS).expect("constant bounds, known to be good")
 }
 
-fn record(latencies: &RefCell<Histogram<u64>>, took: Duration) {
+pub(crate) fn record(latencies: &RefCell<Histogram<u64>>, took: Duration) {
     latencies.borrow_mut().saturating_record(micros(took).max(1));
 }
 

@@ -12,15 +12,23 @@ use std::io::IsTerminal;
 pub struct Terminal {
     bars: MultiProgress,
     is_interactive: bool,
+    is_silent: bool,
 }
 
 impl Default for Terminal {
     fn default() -> Self {
-        Self { bars: MultiProgress::new(), is_interactive: std::io::stderr().is_terminal() }
+        let is_interactive = std::io::stderr().is_terminal();
+        Self { bars: MultiProgress::new(), is_interactive, is_silent: false }
     }
 }
 
 impl Terminal {
+    /// One that says nothing: for children that are killed a thousand times.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self { is_silent: true, ..Self::default() }
+    }
+
     /// True when a person watches, and a line can be drawn again.
     #[must_use]
     pub fn is_interactive(&self) -> bool {
@@ -29,6 +37,9 @@ impl Terminal {
 
     /// Writes whole lines.
     pub fn say(&self, text: impl AsRef<str>) {
+        if self.is_silent {
+            return;
+        }
         // A bar that is not drawn swallows what is printed above it. Standard error that is gone is nobody's loss.
         if self.is_interactive {
             let _ = self.bars.println(text);

@@ -14,12 +14,15 @@
 //! with up to `limit` rows (1,000 if not given, at most 10,000) after the first `after` (0 if not given) in the order of
 //! their recording. `next` is the `after` of the next page, or null at the end. `running` and `waiting` are the calls
 //! in the limiter: only when both are 0 can no payment that was already sent be recorded any more. A purge counts anew.
+//! The other routes of ours are those of `misbehaviour`.
 
 use super::limiter::Limiter;
+use super::line::{Break, Breaker, Line};
+use super::misbehaviour::{Conduct, Ending, HealthFault, Misbehaviour, PaymentFault};
 use super::pace::Pace;
 use super::payment::Payment;
 use super::reply::{Fee, Reply, Stored, json, method_not_allowed, status, too_many_requests, unbindable};
-use super::rows::{Insertion, Rows};
+use super::rows::{self, Insertion, Row, Rows};
 use super::window::HealthWindow;
 use super::{ProcessorConfig, RUNNING_MAX, WAITING_MAX};
 use bytes::Bytes;
@@ -37,7 +40,8 @@ use std::fmt::{Display, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep, sleep_until};
 use wire::{PaymentId, Timestamp};
 
 /// The longest body that is read. A payment is 120 bytes; the real one takes 30 MB.
@@ -52,21 +56,34 @@ const PAGE_ROWS_MAX: usize = 10_000;
 
 const TOKEN_HEADER: &str = "x-rinha-token";
 const PROCESSED: &str = r#"{"message":"payment processed successfully"}"#;
+const BROKEN: &str = r#"{"message":"Something else is broken."}"#;
+
+/// What is sent where an answer in HTTP is awaited.
+const GARBAGE: &[u8] = b"\x16\x03\x01 HTTP/9.9 \0\xff\r\n200 OK\n\n{]";
+
+/// The length that the long one of the floods has and says.
+const FLOOD_BYTES: u64 = 100_000_000;
+const LONG_FLOOD: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000000\r\n\r\n";
+const ENDLESS_FLOOD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n";
+const HEADLESS_FLOOD: &[u8] = b"";
 
 /// Serves one connection until either side ends it.
 pub(super) async fn connection(stream: TcpStream, service: Arc<Service>) {
     // Fails on a connection that is closed already, which the first read finds out too.
     let _ = stream.set_nodelay(true);
+    let breaker = Arc::new(Breaker::default());
+    let line = Line::new(stream, Arc::clone(&breaker), Arc::clone(&service.conduct));
     let routes = service_fn(move |request| {
-        let service = Arc::clone(&service);
-        async move { Ok::<_, Infallible>(service.answer(request).await) }
+        let (service, breaker) = (Arc::clone(&service), Arc::clone(&breaker));
+        async move { Ok::<_, Infallible>(service.answer(request, breaker).await) }
     });
     // A user of the judge is silent for a second between two requests and an idle connection may stay for minutes: no
     // time limit on heads. What ends in an error is a peer that hung up or broke the protocol, and it knows.
     let _ = http1::Builder::new()
         .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), routes)
+        .serve_connection(TokioIo::new(line), routes)
         .await;
 }
 
@@ -76,6 +93,7 @@ pub(super) struct Service {
     limiter: Limiter,
     health_window: HealthWindow,
     fee: Fee,
+    conduct: Arc<Conduct>,
     state: Mutex<State>,
 }
 
@@ -83,6 +101,8 @@ pub(super) struct Service {
 #[derive(Debug)]
 struct State {
     rows: Rows,
+    /// Rows that were deleted on purpose, in the order of their loss.
+    lost: Vec<Row>,
     pace: Pace,
     token: String,
     /// As configured: zero and less are no delay.
@@ -105,14 +125,21 @@ struct FailureBody {
     failure: bool,
 }
 
+#[derive(Deserialize)]
+struct LossBody {
+    share_percent: u8,
+}
+
 impl Service {
     pub(super) fn new(config: &ProcessorConfig) -> Self {
         Self {
             limiter: Limiter::new(RUNNING_MAX, WAITING_MAX),
             health_window: HealthWindow::new(config.health_window),
             fee: Fee { basis_points: config.fee_bp },
+            conduct: Arc::default(),
             state: Mutex::new(State {
                 rows: Rows::new(),
+                lost: Vec::new(),
                 pace: Pace::new(config.service_time, config.capacity),
                 token: config.token.clone(),
                 delay_ms: 0,
@@ -121,15 +148,16 @@ impl Service {
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Reply {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, breaker: Arc<Breaker>) -> Reply {
+        breaker.set(None);
         let path = request.uri().path();
         match path.strip_prefix("/payments") {
             Some("") => match *request.method() {
-                Method::POST => self.pay(request).await,
+                Method::POST => self.pay(request, breaker).await,
                 _ => method_not_allowed("POST"),
             },
             Some("/service-health") => match *request.method() {
-                Method::GET => self.health().await,
+                Method::GET => self.health(&breaker).await,
                 _ => method_not_allowed("GET"),
             },
             Some(rest) if rest.starts_with('/') => match *request.method() {
@@ -142,7 +170,11 @@ impl Service {
     }
 
     /// The order of CONTRACT section 2: limiter, binding, delay, failure flag, recording.
-    async fn pay(self: Arc<Self>, request: Request<Incoming>) -> Reply {
+    async fn pay(self: Arc<Self>, request: Request<Incoming>, breaker: Arc<Breaker>) -> Reply {
+        let fault = self.conduct.with_payment();
+        if fault == Some(PaymentFault::TooMany) {
+            return too_many_requests();
+        }
         let (head, body) = request.into_parts();
         // The body is taken in while the call waits, because hyper notices a hang-up only once nothing is left to read,
         // and holds back the second piece of a body until the first is taken. It is looked at after the limiter only.
@@ -157,6 +189,11 @@ impl Service {
         let Some(payment) = Payment::bind(&body) else {
             return unbindable();
         };
+        self.conduct.observe_running(self.limiter.running());
+        if let Some(fault) = fault {
+            let misbehaving = tokio::spawn(self.misbehave(fault, payment, permit, breaker));
+            return misbehaving.await.expect("the handler does not panic, and nobody aborts it");
+        }
         let (delay, is_instant) = {
             let state = self.state();
             (Duration::from_millis(state.delay_ms.max(0).unsigned_abs().into()), state.pace.is_instant())
@@ -193,6 +230,73 @@ impl Service {
         self.record(payment)
     }
 
+    /// The same without the delay and the flag, and with something wrong.
+    async fn misbehave(
+        self: Arc<Self>,
+        fault: PaymentFault,
+        payment: Payment,
+        _permit: OwnedSemaphorePermit,
+        breaker: Arc<Breaker>,
+    ) -> Reply {
+        let turn = || self.conduct.turn(fault);
+        match fault {
+            PaymentFault::ResetAfterInsert => {
+                breaker.set(Some(Break::Cut { left: 0, ending: Ending::Reset }));
+                self.record(payment)
+            }
+            PaymentFault::CutInAnswer => {
+                let (left, ending) = self.conduct.in_answer();
+                breaker.set(Some(Break::Cut { left, ending }));
+                self.record(payment)
+            }
+            PaymentFault::LateAnswer => {
+                let reply = self.record(payment);
+                sleep(self.conduct.lateness()).await;
+                reply
+            }
+            PaymentFault::ErrorWithRow => {
+                self.record(payment);
+                json(StatusCode::INTERNAL_SERVER_ERROR, BROKEN)
+            }
+            PaymentFault::ErrorWithoutRow => json(StatusCode::INTERNAL_SERVER_ERROR, BROKEN),
+            PaymentFault::Garbage => {
+                if turn().is_multiple_of(2) {
+                    self.record(payment);
+                }
+                let bytes = Bytes::from_static(GARBAGE);
+                breaker.set(Some(Break::Replace { bytes, filler: 0 }));
+                status(StatusCode::OK)
+            }
+            PaymentFault::Flood => {
+                let floods =
+                    [(LONG_FLOOD, FLOOD_BYTES), (ENDLESS_FLOOD, u64::MAX), (HEADLESS_FLOOD, u64::MAX)];
+                let (bytes, filler) = floods[turn() % floods.len()];
+                let reply = self.record(payment);
+                // A flood that says 200 says the truth.
+                if reply.status() == StatusCode::OK || bytes.is_empty() {
+                    breaker.set(Some(Break::Replace { bytes: Bytes::from_static(bytes), filler }));
+                }
+                reply
+            }
+            PaymentFault::StrangeStatus => self.answer_strangely(turn(), payment),
+            PaymentFault::TooMany | PaymentFault::CutInRequest => {
+                unreachable!("{} is done before the payment is bound", fault.name())
+            }
+        }
+    }
+
+    fn answer_strangely(&self, turn: usize, payment: Payment) -> Reply {
+        // Where a processor gives one of these before it would insert (CONTRACT section 2), there is no row.
+        const EARLY: [u16; 4] = [401, 403, 404, 405];
+        const STRANGE: [u16; 5] = [201, 202, 204, 302, 307];
+        let is_early = turn.is_multiple_of(3);
+        let code = if is_early { EARLY[turn / 3 % EARLY.len()] } else { STRANGE[turn / 3 % STRANGE.len()] };
+        if turn % 3 == 1 {
+            self.record(payment);
+        }
+        status(StatusCode::from_u16(code).expect("the codes above are codes"))
+    }
+
     fn record(&self, payment: Payment) -> Reply {
         if !payment.is_utc {
             let text = r#"{"message":"Cannot write DateTime: requestedAt must be in UTC and end in Z."}"#;
@@ -213,13 +317,21 @@ impl Service {
         }
     }
 
-    async fn health(&self) -> Reply {
+    async fn health(&self, breaker: &Breaker) -> Reply {
+        let fault = self.conduct.with_health();
+        if fault == Some(HealthFault::Hang) {
+            return std::future::pending().await;
+        }
         if !self.health_window.enter().await {
             return too_many_requests();
         }
+        if fault == Some(HealthFault::Garbage) {
+            breaker.set(Some(Break::Replace { bytes: Bytes::from_static(GARBAGE), filler: 0 }));
+        }
         let state = self.state();
-        let text = format!(r#"{{"failing":{},"minResponseTime":{}}}"#, state.is_failing, state.delay_ms);
-        json(StatusCode::OK, text)
+        let is_lie = fault == Some(HealthFault::Lie);
+        let (is_failing, delay_ms) = (state.is_failing != is_lie, if is_lie { 0 } else { state.delay_ms });
+        json(StatusCode::OK, format!(r#"{{"failing":{is_failing},"minResponseTime":{delay_ms}}}"#))
     }
 
     async fn look_up(&self, id: &str) -> Reply {
@@ -243,9 +355,11 @@ impl Service {
         }
         let path = head.uri.path();
         let method = match path {
-            "/admin/payments-summary" | "/admin/payments" => Method::GET,
-            "/admin/purge-payments" => Method::POST,
-            "/admin/configurations/token"
+            "/admin/misbehaviour" if head.method == Method::GET => Method::GET,
+            "/admin/payments-summary" | "/admin/payments" | "/admin/lost-payments" => Method::GET,
+            "/admin/purge-payments" | "/admin/lose-payments" => Method::POST,
+            "/admin/misbehaviour"
+            | "/admin/configurations/token"
             | "/admin/configurations/delay"
             | "/admin/configurations/failure" => Method::PUT,
             _ => return status(StatusCode::NOT_FOUND),
@@ -256,8 +370,10 @@ impl Service {
         let query = head.uri.query().unwrap_or_default();
         match path {
             "/admin/payments-summary" => self.summary(query),
-            "/admin/payments" => self.page(query),
+            "/admin/payments" => self.page(query, |state| state.rows.all()),
+            "/admin/lost-payments" => self.page(query, |state| &state.lost),
             "/admin/purge-payments" => self.purge(),
+            "/admin/misbehaviour" if method == Method::GET => self.conduct(),
             _ => match json_body(&head.headers, read(body).await) {
                 Ok(body) => self.configure(path, &body).unwrap_or_else(unbindable),
                 Err(refusal) => status(refusal),
@@ -283,6 +399,17 @@ impl Service {
                 let DelayBody { delay } = bind(body)?;
                 let was = std::mem::replace(&mut state.delay_ms, delay);
                 changed("delay", &was, &delay)
+            }
+            "/admin/misbehaviour" => {
+                self.conduct.set(bind::<Misbehaviour>(body)?);
+                status(StatusCode::NO_CONTENT)
+            }
+            "/admin/lose-payments" => {
+                let LossBody { share_percent } = bind(body)?;
+                let lost = state.rows.lose(share_percent);
+                let reply = json(StatusCode::OK, format!(r#"{{"lost":{}}}"#, lost.len()));
+                state.lost.extend(lost);
+                reply
             }
             _ => {
                 let FailureBody { failure } = bind(body)?;
@@ -310,17 +437,24 @@ impl Service {
         json(StatusCode::OK, self.fee.summary(sum))
     }
 
-    fn page(&self, query: &str) -> Reply {
+    fn conduct(&self) -> Reply {
+        let (set, observed) = self.conduct.get();
+        let text = serde_json::json!({ "set": set, "observed": observed });
+        json(StatusCode::OK, text.to_string())
+    }
+
+    fn page(&self, query: &str, of: impl FnOnce(&State) -> &[Row]) -> Reply {
         let number = |name, default| query_value(query, name).map_or(Some(default), |text| text.parse().ok());
         let (Some(after), Some(limit)) = (number("after", 0_usize), number("limit", PAGE_ROWS)) else {
             return unbindable();
         };
         let state = self.state();
-        let rows = state.rows.page(after, limit.min(PAGE_ROWS_MAX));
+        let all = of(&state);
+        let rows = rows::page(all, after, limit.min(PAGE_ROWS_MAX));
         let mut text =
             format!(r#"{{"running":{},"waiting":{}"#, self.limiter.running(), self.limiter.waiting());
         let end = after.saturating_add(rows.len());
-        let written = if end < state.rows.len() {
+        let written = if end < all.len() {
             write!(text, r#","next":{end},"payments":["#)
         } else {
             write!(text, r#","next":null,"payments":["#)
@@ -337,7 +471,8 @@ impl Service {
     }
 
     fn purge(&self) -> Reply {
-        self.state().rows = Rows::new();
+        let mut state = self.state();
+        (state.rows, state.lost) = (Rows::new(), Vec::new());
         json(StatusCode::OK, r#"{"message":"All payments purged."}"#)
     }
 

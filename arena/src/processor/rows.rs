@@ -136,19 +136,36 @@ impl Rows {
         sum
     }
 
-    /// Up to `limit` rows after the first `after`, in the order of their recording.
-    pub(super) fn page(&self, after: usize, limit: usize) -> &[Row] {
-        let rest = self.rows.get(after..).unwrap_or_default();
-        &rest[..rest.len().min(limit)]
+    /// All rows, in the order of their recording.
+    pub(super) fn all(&self) -> &[Row] {
+        &self.rows
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.rows.len()
+    /// Deletes this share of the rows, evenly, and tells them.
+    pub(super) fn lose(&mut self, share_percent: u8) -> Vec<Row> {
+        let share = usize::from(share_percent.min(100));
+        let is_lost = |number: usize| (number + 1) * share / 100 > number * share / 100;
+        let rows = std::mem::replace(self, Self::new()).rows;
+        let mut lost = Vec::new();
+        for (number, row) in rows.into_iter().enumerate() {
+            if is_lost(number) {
+                lost.push(row);
+            } else {
+                self.insert(row);
+            }
+        }
+        lost
     }
 
     fn at(&self, position: u32) -> &Row {
         &self.rows[position as usize]
     }
+}
+
+/// Up to `limit` rows after the first `after`.
+pub(super) fn page(rows: &[Row], after: usize, limit: usize) -> &[Row] {
+    let rest = rows.get(after..).unwrap_or_default();
+    &rest[..rest.len().min(limit)]
 }
 
 fn second_of(time: Timestamp) -> i64 {
@@ -182,11 +199,25 @@ mod tests {
             rows.insert(row(id, 1, 0));
         }
         let ids = |page: &[Row]| page.iter().map(|row| row.id.0).collect::<Vec<_>>();
-        assert_eq!(ids(rows.page(0, 2)), [0, 1]);
-        assert_eq!(ids(rows.page(2, 2)), [2, 3]);
-        assert_eq!(ids(rows.page(4, 2)), [4]);
-        assert!(rows.page(5, 2).is_empty());
-        assert!(rows.page(usize::MAX, 2).is_empty());
+        let page = |after| page(rows.all(), after, 2);
+        assert_eq!(ids(page(0)), [0, 1]);
+        assert_eq!(ids(page(2)), [2, 3]);
+        assert_eq!(ids(page(4)), [4]);
+        assert!(page(5).is_empty());
+        assert!(page(usize::MAX).is_empty());
+    }
+
+    #[test]
+    fn a_share_of_the_rows_is_lost_and_the_rest_still_adds_up() {
+        let mut rows = Rows::new();
+        for id in 0..10 {
+            rows.insert(row(id, 1, 0));
+        }
+        let lost: Vec<u128> = rows.lose(20).iter().map(|row| row.id.0).collect();
+        assert_eq!(lost, [4, 9]);
+        assert_eq!((rows.get(PaymentId(4)), rows.sum()), (None, Sum { count: 8, amount: Cents(8) }));
+        assert_eq!(rows.insert(row(4, 1, 0)), Insertion::Recorded, "its id is free again");
+        assert_eq!(rows.lose(0), []);
     }
 
     proptest! {

@@ -1,0 +1,259 @@
+//! Carries a schedule out: signals to processes, words to processors, strace to the disk. And undoes it all.
+
+use super::disk::{self, Met};
+use super::load::Load;
+use super::schedule::{DiskFault, Fault, Planned, Schedule, Settings, Target, Trouble};
+use crate::child::Exit;
+use crate::endpoint::Endpoint;
+use crate::processor::Misbehaviour;
+use crate::sides::{AskError, Theirs};
+use crate::stack::Stack;
+use anyhow::Context;
+use nix::sys::signal::{Signal, kill};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::process::ExitStatus;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use wire::{PerProcessor, Processor};
+
+/// A processor's administration answers at once, whatever it does to payments; on a machine that is out of breath.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The shortest late answer.
+const LATE_MS_MIN: u64 = 1_000;
+
+/// The delay under which calls wait when a failing processor is healed.
+const WAITING_DELAY_MS: u64 = 2_000;
+
+/// Everything that can be done to a system.
+pub struct Injector {
+    stack: Rc<Stack>,
+    theirs: PerProcessor<Endpoint>,
+    token: String,
+    load: Rc<Load>,
+    settings: Settings,
+    /// How often calls were hit by each misbehaviour in the rounds before: sweeps go on from there.
+    swept: BTreeMap<String, u64>,
+    set: RefCell<PerProcessor<Misbehaviour>>,
+    /// How often each fault was done, by its name in the table.
+    pub done: RefCell<BTreeMap<String, u64>>,
+    /// Processes that got SIGKILL.
+    pub killed: RefCell<BTreeMap<String, u64>>,
+    /// Ends with status 74 that a fault of the disk brought about.
+    pub io_ends: RefCell<u64>,
+}
+
+impl Injector {
+    /// Nothing done yet.
+    #[must_use]
+    pub fn new(
+        stack: Rc<Stack>,
+        token: &str,
+        load: Rc<Load>,
+        settings: Settings,
+        swept: BTreeMap<String, u64>,
+    ) -> Self {
+        Self {
+            theirs: PerProcessor(stack.theirs.0.map(Endpoint::from)),
+            stack,
+            token: token.into(),
+            load,
+            settings,
+            swept,
+            set: RefCell::default(),
+            done: RefCell::default(),
+            killed: RefCell::default(),
+            io_ends: RefCell::default(),
+        }
+    }
+
+    /// One processor, over a connection of its own.
+    #[must_use]
+    pub fn theirs(&self, processor: Processor) -> Theirs {
+        Theirs::new(self.theirs[processor].clone(), &self.token, ADMIN_PATIENCE, None)
+    }
+
+    /// Does everything on time, and returns when the last fault is over.
+    ///
+    /// # Errors
+    /// When a processor does not take its orders, strace cannot be run, or the store does not end as it should.
+    pub async fn run(self: &Rc<Self>, schedule: &Schedule, start: Instant) -> anyhow::Result<()> {
+        let mut lasting = JoinSet::new();
+        for Planned { at_ms, fault } in schedule.faults.iter().copied() {
+            sleep_until(start + Duration::from_millis(at_ms)).await;
+            let injector = Rc::clone(self);
+            match fault {
+                Fault::Kill { target, is_recovering } => self.kill(target, is_recovering, Duration::ZERO),
+                Fault::Terminate(target) => self.terminate(target),
+                Fault::Stop { target, for_ms } => {
+                    lasting.spawn_local(async move { injector.stop(target, for_ms).await });
+                }
+                Fault::Outage { target, for_ms } => {
+                    self.count(format!("outage of {target}"));
+                    self.kill(target, false, Duration::from_millis(for_ms));
+                }
+                Fault::Disk(fault) => {
+                    lasting.spawn_local(async move { injector.fail_disk(fault).await });
+                }
+                Fault::Trouble(processor, trouble) => self.trouble(processor, trouble).await?,
+                Fault::Heal(processor) => self.heal(processor).await?,
+                Fault::Health(processor, fault) => {
+                    self.count(fault.name());
+                    self.misbehave(processor, |set| set.health = Some(fault)).await?;
+                }
+            }
+        }
+        while let Some(ended) = lasting.join_next().await {
+            ended.context("a fault ended badly")??;
+        }
+        Ok(())
+    }
+
+    /// Heals both processors. Whatever was stopped goes on by itself.
+    ///
+    /// # Errors
+    /// When one does not take its orders.
+    pub async fn heal_all(&self) -> anyhow::Result<()> {
+        for processor in Processor::BOTH {
+            self.misbehave(processor, |set| set.health = None).await?;
+            self.heal(processor).await?;
+        }
+        Ok(())
+    }
+
+    async fn misbehave(
+        &self,
+        processor: Processor,
+        change: impl FnOnce(&mut Misbehaviour),
+    ) -> anyhow::Result<()> {
+        let mut set = self.set.borrow()[processor];
+        change(&mut set);
+        self.set.borrow_mut()[processor] = set;
+        let asked = self.theirs(processor).misbehave(&set).await;
+        asked.with_context(|| format!("the {processor} processor does not take its orders"))
+    }
+
+    fn count(&self, what: impl Into<String>) {
+        *self.done.borrow_mut().entry(what.into()).or_default() += 1;
+    }
+
+    fn kill(&self, target: Target, is_recovering: bool, away: Duration) {
+        let names = target.names();
+        // A process that is between two lives at this moment is not hit.
+        let hit: Vec<String> =
+            names.into_iter().filter(|name| self.stack.end(name, Signal::SIGKILL, away)).collect();
+        if hit.is_empty() {
+            return self.count("kill that met nobody");
+        }
+        self.count(format!("kill {target}"));
+        if is_recovering {
+            self.count("  of these, in a recovery");
+        }
+        for name in hit {
+            *self.killed.borrow_mut().entry(name).or_default() += 1;
+        }
+    }
+
+    fn terminate(&self, target: Target) {
+        for name in target.names() {
+            if self.stack.end(&name, Signal::SIGTERM, Duration::ZERO) {
+                self.count(format!("SIGTERM {target}"));
+            }
+        }
+    }
+
+    async fn stop(&self, target: Target, for_ms: u64) -> anyhow::Result<()> {
+        let pids: Vec<_> =
+            target.names().into_iter().filter_map(|name| Some((self.stack.pid(&name)?, name))).collect();
+        self.load.note_stop(true);
+        for (pid, _) in &pids {
+            // The supervisor forgets a pid before it is reaped, so it is still the one that it was.
+            let _ = kill(*pid, Signal::SIGSTOP);
+        }
+        sleep(Duration::from_millis(for_ms)).await;
+        for (pid, name) in &pids {
+            // It may have been killed meanwhile: the next one was never stopped.
+            if self.stack.pid(name) == Some(*pid) {
+                let _ = kill(*pid, Signal::SIGCONT);
+            }
+        }
+        self.load.note_stop(false);
+        self.count(format!("SIGSTOP {target}"));
+        Ok(())
+    }
+
+    async fn fail_disk(&self, fault: DiskFault) -> anyhow::Result<()> {
+        match disk::inject(&self.stack, fault).await? {
+            Met::Missed => self.count("disk fault that met no write"),
+            Met::Slow => self.count(format!("disk: {fault}")),
+            Met::Ended => {
+                self.count(format!("disk: {fault}"));
+                *self.io_ends.borrow_mut() += 1;
+            }
+            // Said by the check of the ends.
+            Met::EndedOtherwise => self.count(format!("disk: {fault}, ended otherwise")),
+        }
+        Ok(())
+    }
+
+    async fn trouble(self: &Rc<Self>, processor: Processor, trouble: Trouble) -> anyhow::Result<()> {
+        let mut theirs = self.theirs(processor);
+        self.count(trouble.to_string());
+        let asked = match trouble {
+            Trouble::Payments(fault, share_percent) => {
+                let late_ms = [LATE_MS_MIN, self.settings.late_ms_max()];
+                let swept = self.swept.get(fault.name()).copied().unwrap_or(0);
+                let turn = usize::try_from(swept).unwrap_or(0);
+                let payments = Some(fault);
+                let change = |set: &mut Misbehaviour| {
+                    *set = Misbehaviour { payments, share_percent, late_ms, turn, health: set.health };
+                };
+                return self.misbehave(processor, change).await;
+            }
+            Trouble::Delay { ms } => theirs.set_delay(ms).await.map(drop),
+            Trouble::Failing => theirs.set_failing(true).await.map(drop),
+            Trouble::HealsWithCallsWaiting => {
+                theirs.set_delay(WAITING_DELAY_MS).await.map(drop)?;
+                theirs.set_failing(true).await.map(drop)
+            }
+            Trouble::Loses(share_percent) => theirs.lose(share_percent).await,
+        };
+        asked.with_context(|| format!("the {processor} processor does not take its orders"))
+    }
+
+    async fn heal(&self, processor: Processor) -> anyhow::Result<()> {
+        let mut theirs = self.theirs(processor);
+        let asked: Result<(), AskError> = async {
+            theirs.set_failing(false).await?;
+            theirs.set_delay(0).await.map(drop)
+        }
+        .await;
+        asked.with_context(|| format!("the {processor} processor cannot be healed"))?;
+        self.misbehave(processor, |set| set.payments = None).await
+    }
+
+    /// Ends of processes that nobody meant, with the last lines of their logs.
+    #[must_use]
+    pub fn strange_ends(&self) -> Vec<String> {
+        let mut io_ends = *self.io_ends.borrow();
+        let exits = self.stack.exits();
+        let is_strange = |exit: &&Exit| -> bool {
+            let status = exit.outcome.as_ref().ok();
+            let is_io_end =
+                exit.name == "store" && status.and_then(ExitStatus::code) == Some(disk::EXIT_IO_ERROR);
+            if exit.is_planned || (is_io_end && io_ends > 0) {
+                io_ends -= u64::from(is_io_end && !exit.is_planned);
+                return false;
+            }
+            true
+        };
+        exits
+            .iter()
+            .filter(is_strange)
+            .map(|exit| format!("{} ended: {:?}\n{}", exit.name, exit.outcome, exit.tail))
+            .collect()
+    }
+}
