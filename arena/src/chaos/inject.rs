@@ -10,6 +10,7 @@ use crate::sides::{AskError, Theirs};
 use crate::stack::Stack;
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
@@ -24,6 +25,10 @@ const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The shortest late answer.
 const LATE_MS_MIN: u64 = 1_000;
+
+/// How long a process may take to be started again, and between two looks at whether it is.
+const BACK_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
 /// The delay under which calls wait when a failing processor is healed.
 const WAITING_DELAY_MS: u64 = 2_000;
@@ -87,7 +92,9 @@ impl Injector {
             let injector = Rc::clone(self);
             match fault {
                 Fault::Kill { target, is_recovering } => self.kill(target, is_recovering, Duration::ZERO),
-                Fault::Terminate(target) => self.terminate(target),
+                Fault::Terminate(target) => {
+                    lasting.spawn_local(async move { injector.terminate(target).await });
+                }
                 Fault::Stop { target, for_ms } => {
                     lasting.spawn_local(async move { injector.stop(target, for_ms).await });
                 }
@@ -157,17 +164,30 @@ impl Injector {
         }
     }
 
-    fn terminate(&self, target: Target) {
+    /// The process of this name, waited for if it is between two lives.
+    async fn pid(&self, name: &str) -> Option<Pid> {
+        let deadline = Instant::now() + BACK_WITHIN;
+        while self.stack.pid(name).is_none() && Instant::now() < deadline {
+            sleep(LOOK_PAUSE).await;
+        }
+        self.stack.pid(name)
+    }
+
+    async fn terminate(&self, target: Target) -> anyhow::Result<()> {
         for name in target.names() {
+            self.pid(&name).await;
             if self.stack.end(&name, Signal::SIGTERM, Duration::ZERO) {
                 self.count(format!("SIGTERM {target}"));
             }
         }
+        Ok(())
     }
 
     async fn stop(&self, target: Target, for_ms: u64) -> anyhow::Result<()> {
-        let pids: Vec<_> =
-            target.names().into_iter().filter_map(|name| Some((self.stack.pid(&name)?, name))).collect();
+        let mut pids = Vec::new();
+        for name in target.names() {
+            pids.extend(self.pid(&name).await.map(|pid| (pid, name)));
+        }
         self.load.note_stop(true);
         for (pid, _) in &pids {
             // The supervisor forgets a pid before it is reaped, so it is still the one that it was.
@@ -186,6 +206,7 @@ impl Injector {
     }
 
     async fn fail_disk(&self, fault: DiskFault) -> anyhow::Result<()> {
+        self.pid("store").await;
         match disk::inject(&self.stack, fault).await? {
             Met::Missed => self.count("disk fault that met no write"),
             Met::Slow => self.count(format!("disk: {fault}")),
