@@ -6,6 +6,7 @@
 //! | none takes one | all again, until [`HOLD`] is over: 503, nothing was sent on |
 //! | it was sent and the connection ended without an answer | once more on another backend if it is repeatable, else 504 |
 //! | no answer within [`ANSWER_PATIENCE`] | the same |
+//! | the second backend says 503 to a payment | 504: it knows of itself only, and the first may have recorded it |
 //!
 //! An api holds a request for at most a second when its store is away, so an answer that takes longer than
 //! [`ANSWER_PATIENCE`] is not going to come: the api is stopped.
@@ -86,6 +87,9 @@ impl Forward {
             };
             tried.push(at);
             match self.attempt(&self.backends[at], &request).await {
+                Attempt::Answered(reply) if lost > 0 && denies_a_record(&request.method, &reply) => {
+                    return self.give_up(lost);
+                }
                 Attempt::Answered(reply) => return reply,
                 Attempt::Unreachable => self.backends[at].mark_down(self.now_ms() + DOWN_MS),
                 Attempt::Unanswered if repeatable && lost == 0 => {
@@ -139,6 +143,11 @@ impl Forward {
             "the outcome is unknown; repeating a payment with the same correlationId is safe",
         )
     }
+}
+
+/// True for a 503 to something that is recorded: it says that nothing was (CONTRACT section 5).
+fn denies_a_record(method: &Method, reply: &Reply) -> bool {
+    *method == Method::POST && reply.status == StatusCode::SERVICE_UNAVAILABLE
 }
 
 enum Attempt {

@@ -1,0 +1,66 @@
+//! What a client is told of a request that was sent twice.
+
+use hyper::{Method, StatusCode};
+use lb::backend::Backend;
+use lb::forward::Forward;
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+use tokio::task::spawn_local;
+use wire::edge::Request;
+
+const UNAVAILABLE: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+
+/// Two backends. Whichever is asked first takes the request and hangs up; whoever is asked next says 503.
+fn backends(name: &str) -> Vec<Backend> {
+    let asked = Rc::new(Cell::new(0));
+    let path = |number: u8| -> PathBuf {
+        std::env::temp_dir().join(format!("espora-{name}-{}-{number}.sock", std::process::id()))
+    };
+    let serve = |number: u8| {
+        let (path, asked) = (path(number), Rc::clone(&asked));
+        // Left behind by an earlier process with this number.
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).expect("a socket in the folder for temporary files");
+        spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.expect("the balancer connects");
+            let _ = std::fs::remove_file(path);
+            let read = stream.read(&mut [0; 4_096]).await.expect("the balancer sends");
+            assert!(read > 0);
+            asked.set(asked.get() + 1);
+            if asked.get() == 2 {
+                stream.write_all(UNAVAILABLE).await.expect("the balancer reads");
+            }
+        });
+    };
+    (1..=2)
+        .map(|number| {
+            serve(number);
+            Backend::new(format!("api{number}"), path(number))
+        })
+        .collect()
+}
+
+fn request(method: Method, target: &str, body: &'static str) -> Request {
+    let target = target.parse().expect("a valid target");
+    let (content_type, content_encoding, token) = (None, None, None);
+    Request { method, target, content_type, content_encoding, token, body: body.into() }
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_payment_that_a_lost_backend_may_have_recorded_is_unknown_whatever_the_next_one_says() {
+    let forward = Forward::new(backends("payment"));
+    let reply = forward.handle(request(Method::POST, "/payments", "{}")).await;
+    assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(forward.counts(), (1, 0, 1), "sent a second time, and unknown");
+}
+
+#[tokio::test(flavor = "local")]
+async fn reading_changes_nothing_so_the_second_answer_is_the_answer() {
+    let forward = Forward::new(backends("summary"));
+    let reply = forward.handle(request(Method::GET, "/payments-summary", "")).await;
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+}
