@@ -6,6 +6,7 @@
 //! | none takes one | all again, until [`HOLD`] is over: 503, nothing was sent on |
 //! | it was sent and the connection ended without an answer | once more on another backend if it is repeatable, else 504 |
 //! | no answer within [`ANSWER_PATIENCE`] | the same |
+//! | a request that only reads is given up | 503, whatever became of it: there is nothing to be uncertain of |
 //! | the second backend says 503 to a payment | 504: it knows of itself only, and the first may have recorded it |
 //!
 //! An api holds a request for at most a second when its store is away, so an answer that takes longer than
@@ -79,7 +80,7 @@ impl Forward {
         loop {
             let Some(at) = self.pick(&tried) else {
                 if Instant::now() >= deadline {
-                    return self.give_up(lost);
+                    return self.give_up(&request.method, lost);
                 }
                 sleep(ROUND_PAUSE).await;
                 tried.clear();
@@ -88,7 +89,7 @@ impl Forward {
             tried.push(at);
             match self.attempt(&self.backends[at], &request).await {
                 Attempt::Answered(reply) if lost > 0 && denies_a_record(&request.method, &reply) => {
-                    return self.give_up(lost);
+                    return self.give_up(&request.method, lost);
                 }
                 Attempt::Answered(reply) => return reply,
                 Attempt::Unreachable => self.backends[at].mark_down(self.now_ms() + DOWN_MS),
@@ -96,7 +97,7 @@ impl Forward {
                     lost += 1;
                     self.retries.set(self.retries.get() + 1);
                 }
-                Attempt::Unanswered => return self.give_up(lost + 1),
+                Attempt::Unanswered => return self.give_up(&request.method, lost + 1),
             }
         }
     }
@@ -131,8 +132,8 @@ impl Forward {
     }
 
     /// The balancer's own answers.
-    fn give_up(&self, lost: u32) -> Reply {
-        if lost == 0 {
+    fn give_up(&self, method: &Method, lost: u32) -> Reply {
+        if lost == 0 || *method != Method::POST {
             self.unavailable.set(self.unavailable.get() + 1);
             return Reply::unavailable("no_api", "nothing was recorded; retry later");
         }

@@ -14,8 +14,8 @@ use wire::edge::Request;
 const UNAVAILABLE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
-/// Two backends. Whichever is asked first takes the request and hangs up; whoever is asked next says 503.
-fn backends(name: &str) -> Vec<Backend> {
+/// Two backends. Whichever is asked first takes the request and hangs up; whoever is asked next says this.
+fn backends(name: &str, second: &'static [u8]) -> Vec<Backend> {
     let asked = Rc::new(Cell::new(0));
     let path = |number: u8| -> PathBuf {
         std::env::temp_dir().join(format!("espora-{name}-{}-{number}.sock", std::process::id()))
@@ -32,7 +32,7 @@ fn backends(name: &str) -> Vec<Backend> {
             assert!(read > 0);
             asked.set(asked.get() + 1);
             if asked.get() == 2 {
-                stream.write_all(UNAVAILABLE).await.expect("the balancer reads");
+                stream.write_all(second).await.expect("the balancer reads");
             }
         });
     };
@@ -52,7 +52,7 @@ fn request(method: Method, target: &str, body: &'static str) -> Request {
 
 #[tokio::test(flavor = "local")]
 async fn a_payment_that_a_lost_backend_may_have_recorded_is_unknown_whatever_the_next_one_says() {
-    let forward = Forward::new(backends("payment"));
+    let forward = Forward::new(backends("payment", UNAVAILABLE));
     let reply = forward.handle(request(Method::POST, "/payments", "{}")).await;
     assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(forward.counts(), (1, 0, 1), "sent a second time, and unknown");
@@ -60,7 +60,19 @@ async fn a_payment_that_a_lost_backend_may_have_recorded_is_unknown_whatever_the
 
 #[tokio::test(flavor = "local")]
 async fn reading_changes_nothing_so_the_second_answer_is_the_answer() {
-    let forward = Forward::new(backends("summary"));
+    let forward = Forward::new(backends("summary", UNAVAILABLE));
     let reply = forward.handle(request(Method::GET, "/payments-summary", "")).await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_request_that_both_backends_lost_is_unknown_only_if_it_could_have_changed_something() {
+    for (name, method, target, expected) in [
+        ("lost-payment", Method::POST, "/payments", StatusCode::GATEWAY_TIMEOUT),
+        ("lost-summary", Method::GET, "/payments-summary", StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let forward = Forward::new(backends(name, b""));
+        let reply = forward.handle(request(method, target, "")).await;
+        assert_eq!(reply.status, expected, "{name}");
+    }
 }
