@@ -8,8 +8,8 @@
 //!                                           '--deadline--> SIGKILL --> ended
 //! ```
 //!
-//! Like `restart: always` of compose: a child that had lived for [`LIFE_MIN`], or was killed on purpose, is started
-//! again at once; one that keeps dying young waits [`RESTART_DELAY_MIN`], doubled up to [`RESTART_DELAY_MAX`].
+//! Like `restart: always` of compose: a child that had lived for [`LIFE_MIN`], or was ended on purpose and not to be kept
+//! away, is started again at once; one that keeps dying young waits [`RESTART_DELAY_MIN`], doubled up to [`RESTART_DELAY_MAX`].
 //!
 //! A child never outlives arena: the kernel kills it when its parent ends, whatever ended that one. It is a process
 //! group of its own, so that Ctrl-C at a terminal reaches arena alone, which then stops its children in an order that

@@ -157,7 +157,7 @@ impl Injector {
         }
         self.count(format!("kill {target}"));
         if is_recovering {
-            self.count("  of these, in a recovery");
+            self.count("kill in a recovery (of these)");
         }
         for name in hit {
             *self.killed.borrow_mut().entry(name).or_default() += 1;

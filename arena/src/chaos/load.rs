@@ -26,6 +26,7 @@ use crate::tally::{Latency, latencies, record};
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -176,8 +177,13 @@ impl Load {
                 Ok(_) | Err(Failure::Malformed(_)) => false,
             };
             let mut counts = self.counts.borrow_mut();
-            *counts.summaries.entry(word(outcome.as_ref().copied())).or_default() += 1;
-            counts.bad_summaries += u64::from(!is_good);
+            let mut what = word(outcome.as_ref().copied());
+            if !is_good {
+                counts.bad_summaries += 1;
+                write!(what, ", too late or out of place, after {} ms", began.elapsed().as_millis())
+                    .expect("a string grows");
+            }
+            *counts.summaries.entry(what).or_default() += 1;
         }
     }
 

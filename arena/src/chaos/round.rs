@@ -24,7 +24,7 @@ use crate::run_dir::RunDir;
 use crate::sides::Ours;
 use crate::stack::{Stack, StackConfig};
 use crate::terminal::Terminal;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -86,6 +86,12 @@ impl Round {
         before: &Totals,
     ) -> anyhow::Result<Self> {
         let given = args.stack.run_dir.as_ref().map(|dir| dir.join(format!("round-{seed}")));
+        if let Some(dir) = given.as_ref().filter(|dir| dir.exists()) {
+            bail!(
+                "{} is there already, and a round begins with an empty log; name another --run-dir",
+                dir.display()
+            );
+        }
         let run_dir = RunDir::new(given.as_deref())?;
         let terminal = if args.stack.verbose { Terminal::default() } else { Terminal::silent() };
         let patience = ("PATIENCE_MS".to_owned(), PATIENCE_MS.to_owned());
@@ -210,7 +216,7 @@ impl Round {
         theirs: &PerProcessor<Holdings>,
         reader: &Reader<'_>,
     ) -> anyhow::Result<String> {
-        let mut text = format!("{:#?}\n", verdict.sums);
+        let mut text = format!("{:?}\n", verdict.sums);
         let book: Vec<Entry> = self.load.book.borrow().entries().to_vec();
         for (wrong, ids) in &verdict.faults {
             writeln!(text, "{} {}:", ids.len(), wrong.name())?;

@@ -29,8 +29,9 @@ const RECOVERY_MS: (u64, u64) = (5, 80);
 /// Of the kills, how many are followed by another one.
 const RECOVERY_PERCENT: u64 = 33;
 
-/// The disk fails this often.
+/// The disk fails this often, and in a long round once in each way: then the store can be stopped for long in between.
 const DISK_EVERY_MS: u64 = 3_000;
+const DISK_FAULTS_MAX: u64 = DISK_FAULTS.len() as u64;
 
 /// Around a fault of the disk nothing else happens to the store: before it, to have it running, and after it, for the
 /// fault to be met and its end to be seen.
@@ -288,8 +289,12 @@ impl Faults {
         self.faults.push(Planned { at_ms, fault });
     }
 
+    fn disk_faults(&self) -> u64 {
+        (self.settings.round_ms / DISK_EVERY_MS).clamp(1, DISK_FAULTS_MAX)
+    }
+
     fn add_disk(&mut self, seed: u64) {
-        let count = (self.settings.round_ms / DISK_EVERY_MS).max(1);
+        let count = self.disk_faults();
         let share = self.settings.round_ms / count;
         for number in 0..count {
             let first = number * share + DISK_CLEAR_MS.0;
@@ -317,9 +322,11 @@ impl Faults {
     fn add_processes(&mut self) {
         let longest = STOP_MS_MAX.min(self.settings.round_ms / ROUND_SHARE_MAX);
         for target in [Target::Api(1), Target::Store, Target::Lb, Target::Api(2)] {
-            // Between two faults of the disk there is no room for a long stop of the store.
+            // Between two faults of the disk there is only so much room.
+            let room = (self.settings.round_ms / self.disk_faults())
+                .saturating_sub(DISK_CLEAR_MS.0 + DISK_CLEAR_MS.1);
             let longest =
-                if target.is_store() && self.settings.has_disk_faults { longest.min(1_200) } else { longest };
+                if target.is_store() && self.settings.has_disk_faults { longest.min(room) } else { longest };
             let for_ms = self.chance.between(200, longest.max(201));
             if let Some(at_ms) = self.moment(target.is_store(), for_ms) {
                 self.add(at_ms, Fault::Stop { target, for_ms });
