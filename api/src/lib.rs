@@ -6,11 +6,13 @@
 //!
 //! Reading order: [`payment`] and [`window`] (what clients may send), [`routes`] (endpoints), [`desk`] (what is asked,
 //! out and not yet reported; pure), [`link`] (the connection to the store), [`processor`] (HTTP to the processors),
-//! [`settle`] (leases become calls become reports), [`server`] (what runs together).
+//! [`settle`] (leases become calls become reports), [`handoff`] (clients whose sockets come from lb), [`server`] (what
+//! runs together).
 
 pub mod config;
 pub mod desk;
 pub mod evidence;
+pub mod handoff;
 pub mod link;
 pub mod metrics;
 pub mod payment;

@@ -11,7 +11,7 @@ use hyperlocal::{UnixClientExt, Uri};
 use std::time::Duration;
 use tokio::runtime::LocalRuntime;
 use tokio::signal::unix::{SignalKind, signal};
-use wire::socket;
+use wire::{handoff, socket};
 
 /// How long a health check waits for an answer.
 const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
@@ -34,6 +34,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let path = socket::backend_path(&config.socket_dir, &config.name);
     let (listener, _lock) =
         socket::bind(&path).context("SOCKET_DIR, API_NAME: cannot bind this api's socket")?;
+    let control = handoff::bind_control(&handoff::control_path(&config.socket_dir, &config.name))
+        .context("SOCKET_DIR, API_NAME: cannot bind this api's control socket")?;
     tracing::info!(
         "{} listens on {}, default at {}, fallback at {}",
         config.name,
@@ -49,7 +51,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     };
     let store = socket::store_path(&config.socket_dir);
     let instance = uuid::Uuid::new_v4().as_u64_pair().0;
-    server::run(listener, store, config, instance, shutdown).await?;
+    server::run(listener, control, store, config, instance, shutdown).await?;
     tracing::info!("{} ended", config.name);
     Ok(())
 }

@@ -35,6 +35,11 @@ impl Metrics {
         let replies = self.replies.borrow().iter().map(|(status, count)| (label(status), *count)).collect();
         snapshot.counter("replies", "Answers by status", replies);
         snapshot.gauge("connections", "Client connections", plain(self.edge.len() as u64));
+        snapshot.gauge(
+            "handed_off",
+            "Client connections that lb has handed off",
+            plain(self.edge.handed_off_len() as u64),
+        );
         snapshot.gauge("calls", "Posts to processors that are out", plain(self.link.calls_len() as u64));
         snapshot.render("api")
     }

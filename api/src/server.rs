@@ -1,13 +1,16 @@
-//! What runs together in one api: the link to the store, the settler, and the edge over its Unix socket.
+//! What runs together in one api: the link to the store, the settler, and the edge over its Unix socket and over the
+//! clients that lb hands off.
 
 use crate::config::Config;
 use crate::desk::Desk;
+use crate::handoff::HandOff;
 use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::processor::Processor as Peer;
 use crate::routes::Routes;
 use crate::settle::{Settler, Shared};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,6 +38,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// When the listener cannot be used at all.
 pub async fn run(
     listener: std::os::unix::net::UnixListener,
+    control: OwnedFd,
     store: PathBuf,
     config: &Config,
     instance: u64,
@@ -53,8 +57,10 @@ pub async fn run(
         let (link, work) = (Rc::clone(&link), Rc::new(Shared(settler)));
         async move { link.run(store, work).await }
     });
+    let hand_off = Rc::new(HandOff::new(Rc::clone(&edge), Rc::clone(&routes)));
     tokio::select! {
         () = accept(&listener, &edge, &routes) => (),
+        ended = hand_off.run(control) => ended?,
         () = shutdown => (),
     }
     tracing::info!("draining");
@@ -64,7 +70,9 @@ pub async fn run(
     }
     drop(listener);
     link.desk().drain();
+    hand_off.drain();
     edge.drain(DRAIN_PATIENCE).await;
+    hand_off.close();
     let deadline = Instant::now() + DRAIN_PATIENCE;
     while !link.is_settled() && Instant::now() < deadline {
         tokio::time::sleep(DRAIN_TICK).await;
@@ -92,7 +100,7 @@ async fn accept(listener: &UnixListener, edge: &Rc<Edge>, routes: &Rc<Routes>) {
 fn serve(stream: UnixStream, edge: &Rc<Edge>, routes: &Rc<Routes>) {
     let (edge, routes) = (Rc::clone(edge), Rc::clone(routes));
     tokio::task::spawn_local(async move {
-        edge.serve(Stream::Unix(stream), |request| routes.handle(request)).await;
+        edge.serve(Stream::Unix(stream), None, |request| routes.handle(request)).await;
     });
 }
 

@@ -1,5 +1,5 @@
-//! Framing (CONTRACT section 5, fourth table), over real sockets and with the real processes, through the balancer and
-//! at an api's own socket: both must do the same.
+//! Framing (CONTRACT section 5, fourth table), over real sockets and with the real processes, through a balancer of
+//! either mode and at an api's own socket: all must do the same.
 //!
 //! Where a row takes something else than what the table says, it names it and says why it is as good (the last
 //! paragraph of that section).
@@ -426,17 +426,15 @@ fn other_versions_and_other_protocols_are_refused() {
     let settings = b"\0\0\0\x04\0\0\0\0\0";
     let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), settings].concat();
     let raw = |head: &str| format!("{head}\r\nHost: espora\r\n\r\n");
-    let version = |name: &str, request: String| {
+    let version = |name: &str, request: Vec<u8>| {
         let why = "the library knows 1.0 and 1.1 and calls another version malformed";
         row(name, request, 505).x().or([Outcome::Library(400)], why)
     };
     let rows = [
-        row("the HTTP/2 preface", preface, 505)
-            .x()
-            .or([Outcome::Close], "the library closes on it, which tells the client as much"),
-        version("HTTP/2.0", raw("GET /health HTTP/2.0")),
-        version("HTTP/1.2", raw("GET /health HTTP/1.2")),
-        version("HTTP/3.0", raw("GET /health HTTP/3.0")),
+        version("the HTTP/2 preface", preface),
+        version("HTTP/2.0", raw("GET /health HTTP/2.0").into_bytes()),
+        version("HTTP/1.2", raw("GET /health HTTP/1.2").into_bytes()),
+        version("HTTP/3.0", raw("GET /health HTTP/3.0").into_bytes()),
         malformed("HTTP/0.9", b"GET /health\r\n\r\n".to_vec()),
         malformed("a version in small letters", raw("GET /health http/1.1").into_bytes()),
         malformed("a version with more digits", raw("GET /health HTTP/1.10").into_bytes()),
@@ -677,20 +675,22 @@ fn a_connection_over_the_cap_is_told_so_and_closed() {
     let mut failures = Failures::default();
     let at_lb = Setup { lb_args: vec!["--connections-max", "5"], ..Setup::default() };
     let mut system = System::start_as(at_lb, None);
-    let (lb, admin) = (system.lb(), system.lb_admin());
-    let first = lb.connect();
-    system.until("only one connection is open", |_| {
-        let metrics = admin.ask(&get("/metrics")).expect("metrics of the balancer");
-        number(&metrics, "lb_connections") == 1
-    });
     let recorded = |system: &System| system.recorded();
-    over_the_cap(&mut system, &lb, first, recorded, &mut failures);
+    for (lb, admin) in [(system.lb(), system.lb_admin()), (system.hand_off(), system.hand_off_admin())] {
+        let first = lb.connect();
+        system.until("only one connection is open", |_| {
+            let metrics = admin.ask(&get("/metrics")).expect("metrics of the balancer");
+            number(&metrics, "lb_connections") == 1
+        });
+        over_the_cap(&mut system, &lb, first, recorded, &mut failures);
+    }
 
     let at_api = Setup { api_args: vec!["--connections-max", "5"], ..Setup::default() };
     let mut system = System::start_as(at_api, None);
     let api = system.api(0);
-    // Its connections are the balancer's, too.
+    // Its connections are the balancers', too.
     system.lb.kill();
+    system.hand_off.kill();
     let mut first = api.connect();
     system.until("only one connection is open", |_| {
         let metrics = first.ask(&get("/metrics")).expect("metrics of the api");

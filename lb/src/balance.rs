@@ -1,10 +1,8 @@
-//! Whose turn it is, and what may be tried again. Pure: no socket, no clock.
+//! Whose turn it is. Pure: no socket, no clock.
 //!
 //! The backend with the fewest requests in flight gets the next one; among equals it goes round. One that did not take
 //! a connection is passed over for [`DOWN_MS`], but never when it is the last: trying it costs less than refusing a
 //! client.
-
-use hyper::Method;
 
 /// How long a backend that refused a connection is passed over. A Unix socket refuses at once, so this only saves
 /// system calls.
@@ -30,14 +28,6 @@ pub fn pick(loads: &[Load], tried: &[usize], turn: usize, now_ms: u64) -> Option
     least(&mut candidates().filter(is_up)).or_else(|| least(&mut candidates()))
 }
 
-/// True for a request that may be sent again although a backend may have acted on it: reading changes nothing, and a
-/// payment is known by its id. Never a purge: sent twice it would also wipe what was acknowledged in between.
-#[must_use]
-pub fn is_repeatable(method: &Method, path: &str) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-        || (*method == Method::POST && path == "/payments")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,14 +51,5 @@ mod tests {
         assert_eq!(pick(&loads, &[1], 0, 99), Some(0));
         assert_eq!(pick(&loads, &[0, 1], 0, 99), None);
         assert_eq!(pick(&[], &[], 0, 0), None);
-    }
-
-    #[test]
-    fn a_purge_is_never_sent_twice() {
-        assert!(is_repeatable(&Method::POST, "/payments"));
-        assert!(is_repeatable(&Method::GET, "/payments-summary"));
-        assert!(!is_repeatable(&Method::POST, "/purge-payments"));
-        assert!(!is_repeatable(&Method::POST, "/payments/"));
-        assert!(!is_repeatable(&Method::PUT, "/payments"));
     }
 }

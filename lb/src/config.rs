@@ -38,7 +38,7 @@ pub struct Config {
     /// Names of the apis, separated by commas; the socket of each is NAME.sock
     #[arg(long, env = "BACKENDS", default_value = "api1,api2", value_delimiter = ',', num_args = 1..)]
     pub backends: Vec<String>,
-    /// How requests get to the apis
+    /// How clients get to the apis
     #[arg(long, env = "MODE", value_enum, default_value_t = Mode::Forward)]
     pub mode: Mode,
     /// Client connections that are served at a time; more get 503
@@ -51,4 +51,6 @@ pub struct Config {
 pub enum Mode {
     /// As a reverse proxy: each request is balanced, and repeated on another api where that is safe
     Forward,
+    /// The client's socket goes to an api, and lb is out of the way
+    HandOff,
 }

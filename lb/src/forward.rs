@@ -74,7 +74,7 @@ impl Forward {
     /// Gets a request answered.
     pub async fn handle(&self, request: Request) -> Reply {
         let deadline = Instant::now() + HOLD;
-        let repeatable = balance::is_repeatable(&request.method, request.target.path());
+        let repeatable = request.is_repeatable();
         let mut tried = Vec::new();
         let mut lost = 0;
         loop {

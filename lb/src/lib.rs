@@ -1,16 +1,19 @@
 //! The balancer: clients on TCP port 9999 on one side, the apis' Unix sockets on the other. It knows nothing of
 //! payments, but for which requests may be sent twice.
 //!
-//! Reading order: [`backend`] (one api: its connections, whether it answers), [`balance`] (whose turn it is), [`forward`]
-//! (a request goes through), [`server`] (what runs together).
+//! Reading order: for mode forward [`backend`] (one api: its connections, whether it answers), [`balance`] (whose turn it
+//! is), [`forward`] (a request goes through); for mode hand-off [`copies`] (which client is with which api), [`handoff`]
+//! (a socket goes to an api); then [`server`] (what runs together).
 //!
-//! There is one mode, forward: a reverse proxy that balances each request and repeats it on another backend where that
-//! is safe. The head that a backend gets is written anew from what was parsed, so no byte of a client's framing passes
-//! through.
+//! Forward is a reverse proxy that balances each request and repeats it on another backend where that is safe. The head
+//! that a backend gets is written anew from what was parsed, so no byte of a client's framing passes through. Hand-off
+//! passes the client's socket to an api with everything that comes on it.
 
 pub mod backend;
 pub mod balance;
 pub mod config;
+pub mod copies;
 pub mod forward;
+pub mod handoff;
 pub mod metrics;
 pub mod server;

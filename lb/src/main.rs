@@ -6,7 +6,7 @@ use clap::Parser;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyperlocal::{UnixClientExt, Uri};
-use lb::config::{Arguments, Command, Config, Mode};
+use lb::config::{Arguments, Command, Config};
 use lb::server;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,8 +36,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         socket::bind(&admin_path(&config.socket_dir)).context("SOCKET_DIR: cannot bind lb.sock")?;
     let listener =
         server::bind(config.listen).with_context(|| format!("LISTEN: cannot bind {}", config.listen))?;
-    let Mode::Forward = config.mode;
-    tracing::info!("lb listens on {}, forwards to {}", config.listen, config.backends.join(", "));
+    let backends = config.backends.join(", ");
+    tracing::info!("lb listens on {}, mode {:?}, for {backends}", config.listen, config.mode);
     let shutdown = async {
         tokio::select! {
             _ = terminate.recv() => (),

@@ -2,12 +2,30 @@
 
 use crate::backend::Backend;
 use crate::forward::Forward;
+use crate::handoff::HandOff;
 use wire::edge::Edge;
 use wire::metrics::{Sample, Snapshot, plain};
 
-/// All numbers, as Prometheus text.
+/// All numbers of mode hand-off, as Prometheus text.
 #[must_use]
-pub fn render(forward: &Forward, clients: &Edge) -> String {
+pub fn of_hand_off(hand_off: &HandOff) -> String {
+    let mut snapshot = Snapshot::default();
+    let label = |name: &str| vec![("backend", name.to_owned())];
+    let handed_off = hand_off.each().map(|(name, count, _)| (label(name), count)).collect();
+    let held = hand_off.each().map(|(name, _, held)| (label(name), held as u64)).collect();
+    let counts = hand_off.counts();
+    snapshot.counter("handed_off", "Clients handed off", handed_off);
+    snapshot.counter("moved", "Clients that went on with another api", plain(counts.moved));
+    snapshot.counter("reset", "Clients reset because their api had ended", plain(counts.reset));
+    snapshot.counter("unavailable", "Answers 503 of the balancer itself", plain(counts.refused));
+    snapshot.gauge("held", "Clients that an api has", held);
+    snapshot.gauge("connections", "Client connections", plain(hand_off.len() as u64));
+    snapshot.render("lb")
+}
+
+/// All numbers of mode forward, as Prometheus text.
+#[must_use]
+pub fn of_forward(forward: &Forward, clients: &Edge) -> String {
     let mut snapshot = Snapshot::default();
     let each = |value: &dyn Fn(&Backend) -> u64| -> Vec<Sample> {
         let label = |backend: &Backend| vec![("backend", backend.name.clone())];

@@ -1,12 +1,14 @@
-//! What runs together in the balancer: the edge over TCP for clients, and a small one over `lb.sock` for the health check
-//! and metrics.
+//! What runs together in the balancer: one of the two modes for clients, and a small edge over `lb.sock` for the health
+//! check and metrics.
 
 use crate::backend::Backend;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::forward::Forward;
+use crate::handoff::HandOff;
 use crate::metrics;
 use hyper::StatusCode;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use wire::edge::{Edge, Reply, Request, Stream};
+use wire::handoff::control_path;
 use wire::socket;
 
 /// Connections that the kernel completes before we accept them: a burst of clients that all come at once.
@@ -45,6 +48,13 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// What serves the clients.
+#[derive(Clone)]
+enum Balancer {
+    Forward(Rc<Edge>, Rc<Forward>),
+    HandOff(Rc<RefCell<HandOff>>),
+}
+
 /// Serves until `shutdown`, then drains: what has begun is answered.
 /// Must run inside a [`tokio::runtime::LocalRuntime`].
 ///
@@ -56,23 +66,43 @@ pub async fn run(
     config: &Config,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let (listener, admin) = (TcpListener::from_std(listener)?, UnixListener::from_std(admin)?);
-    let clients = Rc::new(Edge::new(config.connections_max));
-    let backends = config.backends.iter().map(|name| {
-        let path = socket::backend_path(&config.socket_dir, name);
-        Backend::new(name.clone(), path)
-    });
-    let forward = Rc::new(Forward::new(backends.collect()));
+    let admin = UnixListener::from_std(admin)?;
+    let balancer = match config.mode {
+        Mode::Forward => {
+            let backend =
+                |name: &String| Backend::new(name.clone(), socket::backend_path(&config.socket_dir, name));
+            let forward = Forward::new(config.backends.iter().map(backend).collect());
+            Balancer::Forward(Rc::new(Edge::new(config.connections_max)), Rc::new(forward))
+        }
+        Mode::HandOff => {
+            let backend = |name: &String| (name.clone(), control_path(&config.socket_dir, name));
+            let backends = config.backends.iter().map(backend);
+            let hand_off = HandOff::new(listener.try_clone()?, backends, config.connections_max)?;
+            Balancer::HandOff(Rc::new(RefCell::new(hand_off)))
+        }
+    };
     tokio::select! {
-        () = accept_clients(&listener, &clients, &forward) => (),
-        () = accept_admins(&admin, &clients, &forward) => (),
+        ended = balance(listener, &balancer) => ended?,
+        () = accept_admins(&admin, &balancer) => (),
         () = shutdown => (),
     }
     tracing::info!("draining");
-    // New connections are refused from here on: the next balancer, or nobody, takes them.
-    drop(listener);
-    clients.drain(DRAIN_PATIENCE).await;
+    // The listener is closed by now: new connections are refused. Clients that were handed off stay with their apis.
+    if let Balancer::Forward(clients, _) = &balancer {
+        clients.drain(DRAIN_PATIENCE).await;
+    }
     Ok(())
+}
+
+async fn balance(listener: std::net::TcpListener, balancer: &Balancer) -> io::Result<()> {
+    match balancer {
+        Balancer::Forward(clients, forward) => {
+            let listener = TcpListener::from_std(listener)?;
+            accept_clients(&listener, clients, forward).await;
+            Ok(())
+        }
+        Balancer::HandOff(hand_off) => HandOff::run(hand_off).await,
+    }
 }
 
 async fn accept_clients(listener: &TcpListener, clients: &Rc<Edge>, forward: &Rc<Forward>) {
@@ -84,7 +114,7 @@ async fn accept_clients(listener: &TcpListener, clients: &Rc<Edge>, forward: &Rc
                 Ok((stream, _)) => {
                     let (clients, forward) = (Rc::clone(clients), Rc::clone(forward));
                     tokio::task::spawn_local(async move {
-                        clients.serve(Stream::Tcp(stream), |request| forward.handle(request)).await;
+                        clients.serve(Stream::Tcp(stream), None, |request| forward.handle(request)).await;
                     });
                 }
                 Err(error) => {
@@ -97,31 +127,47 @@ async fn accept_clients(listener: &TcpListener, clients: &Rc<Edge>, forward: &Rc
     }
 }
 
-async fn accept_admins(listener: &UnixListener, clients: &Rc<Edge>, forward: &Rc<Forward>) {
+async fn accept_admins(listener: &UnixListener, balancer: &Balancer) {
     let admins = Rc::new(Edge::new(ADMIN_CONNECTIONS_MAX));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (admins, clients, forward) = (Rc::clone(&admins), Rc::clone(clients), Rc::clone(forward));
+        let (admins, balancer) = (Rc::clone(&admins), balancer.clone());
         tokio::task::spawn_local(async move {
-            admins.serve(Stream::Unix(stream), |request| administer(request, &clients, &forward)).await;
+            admins.serve(Stream::Unix(stream), None, |request| administer(request, &balancer)).await;
         });
     }
 }
 
-async fn administer(request: Request, clients: &Edge, forward: &Forward) -> Reply {
+async fn administer(request: Request, balancer: &Balancer) -> Reply {
     match request.target.path() {
-        "/metrics" => Reply::json(StatusCode::OK, metrics::render(forward, clients)),
-        "/health" => {
-            for backend in forward.backends() {
-                if backend.is_reachable().await {
-                    return Reply::json(StatusCode::OK, r#"{"status":"ok"}"#);
-                }
-            }
-            Reply::unavailable("no_api", "no api takes a connection")
-        }
+        "/metrics" => Reply::json(
+            StatusCode::OK,
+            match balancer {
+                Balancer::Forward(clients, forward) => metrics::of_forward(forward, clients),
+                Balancer::HandOff(hand_off) => metrics::of_hand_off(&hand_off.borrow()),
+            },
+        ),
+        "/health" if balancer.has_api().await => Reply::json(StatusCode::OK, r#"{"status":"ok"}"#),
+        "/health" => Reply::unavailable("no_api", "no api takes a connection"),
         _ => Reply::error(StatusCode::NOT_FOUND, "unknown_path", "GET /metrics or GET /health"),
+    }
+}
+
+impl Balancer {
+    async fn has_api(&self) -> bool {
+        match self {
+            Self::Forward(_, forward) => {
+                for backend in forward.backends() {
+                    if backend.is_reachable().await {
+                        return true;
+                    }
+                }
+                false
+            }
+            Self::HandOff(hand_off) => hand_off.borrow().has_api(),
+        }
     }
 }

@@ -2,8 +2,13 @@
 //! what one of them takes the other cannot read in another way.
 //!
 //! A connection is served by [`Edge::serve`]; a request becomes a plain [`Request`], a handler turns it into a plain
-//! [`Reply`]. What CONTRACT section 5 says about routing and framing is checked here, before the handler; what hyper
-//! refuses by itself (a bare CR, an obs-fold, a signed Content-Length, ...) it answers with 400 or 431 or by closing.
+//! [`Reply`]. What CONTRACT section 5 says about routing and framing is checked here ([`request`]), before the handler;
+//! what hyper refuses by itself (a bare CR, an obs-fold, a signed Content-Length, ...) it answers with 400 or 431 or by
+//! closing.
+//!
+//! A connection that is silent for [`PARK_AFTER`] gives up its parser and the buffers in it, so that it costs its socket
+//! and a few words. It can do so, and can go to another process, because it is known when nobody holds a byte of it
+//! ([`connection`]).
 //!
 //! Time costs nothing per request: a connection notes in which phase it is and since when, and one sweep a second
 //! ([`Edge::sweep`]) ends those that have been there too long. A closing answer is followed by a lingering close: shut
@@ -12,32 +17,33 @@
 //! Bounds: [`CONNECTIONS_MAX_DEFAULT`] connections, [`REQUEST_LINE_BYTES_MAX`], [`HEAD_BYTES_MAX`], [`FIELDS_MAX`],
 //! [`BODY_BYTES_MAX`], [`REQUEST_PATIENCE`], [`IDLE_PATIENCE`].
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+mod connection;
+mod intake;
+mod reply;
+mod request;
+mod stream;
+
+use crate::handoff::Place;
+use connection::{Connection, Io, Order, Phase};
 use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Response, StatusCode, Version, http};
+pub use reply::{JSON, Reply};
+pub use request::{Request, TOKEN};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io;
-use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+pub use stream::Stream;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Connections that one process serves at a time unless told otherwise (`CONNECTIONS_MAX`).
 pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
 
-/// Connections beyond the cap that are told so at a time; more are closed without a word.
+/// Connections that are told at a time why they are not served; more are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
 
 /// The longest request line, in bytes.
@@ -58,6 +64,9 @@ pub const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection may be silent between requests, or before the first one.
 pub const IDLE_PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a silent connection keeps its parser: longer than the second between two requests of a busy client.
+pub const PARK_AFTER: Duration = Duration::from_secs(3);
+
 /// hyper's buffer of one connection: above the limits here, so that these are the ones that are told.
 const BUFFER_BYTES: usize = 16 * 1024;
 
@@ -67,149 +76,8 @@ const LINGER_BYTES_MAX: usize = 64 * 1024;
 /// ... for at most so long.
 const LINGER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// One read of a connection; a request has some 200 bytes.
+/// One read of bytes that nobody wants.
 const READ_BYTES: usize = 4 * 1024;
-
-/// A request that has passed the checks, with the fields that mean something here.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Its method, one of the registered ones.
-    pub method: Method,
-    /// Path and query, as the client wrote them.
-    pub target: http::uri::PathAndQuery,
-    /// `Content-Type`.
-    pub content_type: Option<HeaderValue>,
-    /// `Content-Encoding`.
-    pub content_encoding: Option<HeaderValue>,
-    /// `X-Rinha-Token`.
-    pub token: Option<HeaderValue>,
-    /// The whole body.
-    pub body: Bytes,
-}
-
-/// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its body.
-    pub body: Bytes,
-    /// `Content-Type`, where there is a body.
-    pub content_type: HeaderValue,
-    /// `Allow`.
-    pub allow: Option<HeaderValue>,
-    /// `Retry-After: 1`.
-    pub retry_after: bool,
-    /// The connection closes after it.
-    pub close: bool,
-}
-
-/// `Content-Type` of JSON.
-pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-impl Reply {
-    /// An answer with a JSON body.
-    #[must_use]
-    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        let body = body.into();
-        Self { status, body, content_type: JSON, allow: None, retry_after: false, close: false }
-    }
-
-    /// An answer without a body.
-    #[must_use]
-    pub fn empty(status: StatusCode) -> Self {
-        Self::json(status, Bytes::new())
-    }
-
-    /// An error: a code for machines and a sentence that says what to change. Neither echoes the input.
-    #[must_use]
-    pub fn error(status: StatusCode, code: &str, message: &str) -> Self {
-        Self::json(status, format!(r#"{{"error":"{code}","message":"{message}"}}"#))
-    }
-
-    /// The same, and the connection closes after it.
-    #[must_use]
-    pub fn closing(mut self) -> Self {
-        self.close = true;
-        self
-    }
-
-    /// 503: nothing was recorded.
-    #[must_use]
-    pub fn unavailable(code: &str, message: &str) -> Self {
-        Self { retry_after: true, ..Self::error(StatusCode::SERVICE_UNAVAILABLE, code, message) }
-    }
-
-    fn into_response(self) -> Response<Full<Bytes>> {
-        let has_body = !self.body.is_empty();
-        let mut response = Response::new(Full::new(self.body));
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        if has_body {
-            headers.insert(header::CONTENT_TYPE, self.content_type);
-        }
-        if let Some(allow) = self.allow {
-            headers.insert(header::ALLOW, allow);
-        }
-        if self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if self.close {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    }
-}
-
-/// The client's connection, whatever carries it.
-#[derive(Debug)]
-pub enum Stream {
-    /// From the listener on 9999, or handed off by lb.
-    Tcp(TcpStream),
-    /// From lb, or a process on this machine.
-    Unix(UnixStream),
-}
-
-/// What a connection is doing, for the sweep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Between requests.
-    Idle,
-    /// A request has begun and is not complete.
-    Receiving,
-    /// Its handler works.
-    Handling,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    GoOn,
-    Drain,
-    End,
-}
-
-/// What the edge knows of one connection.
-#[derive(Debug)]
-struct Connection {
-    phase: Cell<Phase>,
-    /// What the last read brought behind its last empty line: the body, or more if the next request came with it.
-    tail_bytes: Cell<usize>,
-    since: Cell<Instant>,
-    order: Cell<Order>,
-    ordered: Notify,
-}
-
-impl Connection {
-    fn enter(&self, phase: Phase) {
-        self.phase.set(phase);
-        self.since.set(Instant::now());
-    }
-
-    fn order(&self, order: Order) {
-        self.order.set(order);
-        self.ordered.notify_one();
-    }
-}
 
 /// All connections of a process.
 #[derive(Debug)]
@@ -218,8 +86,44 @@ pub struct Edge {
     next: Cell<u64>,
     connections_max: usize,
     turned_away: Cell<usize>,
-    draining: Cell<bool>,
+    last_order: Cell<Option<Last>>,
     empty: Notify,
+}
+
+/// How a process ends its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    /// It answers what has begun and closes them; those that lb has handed off go back to it.
+    Close,
+    /// It answers what has begun and lets go of all of them.
+    Release,
+}
+
+impl Last {
+    fn order(self, connection: &Connection) -> Order {
+        if self == Self::Release || connection.is_handed_off() { Order::Release } else { Order::Drain }
+    }
+}
+
+/// How a connection came to its end here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Nobody holds a byte of it, and its parser is gone.
+    Parked,
+    /// The same, and it is for another process.
+    Released,
+    /// The parser has said all.
+    Answered,
+    Ended,
+}
+
+/// Why a connection is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// As many are served as may be.
+    TooMany,
+    /// Nobody is there to serve it.
+    NoApi,
 }
 
 impl Edge {
@@ -231,7 +135,7 @@ impl Edge {
             next: Cell::new(0),
             connections_max,
             turned_away: Cell::new(0),
-            draining: Cell::new(false),
+            last_order: Cell::new(None),
             empty: Notify::new(),
         }
     }
@@ -242,105 +146,160 @@ impl Edge {
         self.connections.borrow().len()
     }
 
+    /// Those of them that lb has handed off.
+    #[must_use]
+    pub fn handed_off_len(&self) -> usize {
+        self.connections.borrow().values().filter(|connection| connection.is_handed_off()).count()
+    }
+
     /// True when none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.connections.borrow().is_empty()
     }
 
-    /// Serves a connection to its end.
-    pub async fn serve<H, F>(&self, stream: Stream, handler: H)
+    /// Serves a connection to its end. Gives it back, at rest, when it was [released](Self::release) instead.
+    ///
+    /// With a `place` it is one that lb has handed off: after the end it is lb's to go on with.
+    pub async fn serve<H, F>(&self, stream: Stream, place: Option<Place>, handler: H) -> Option<Stream>
     where
         H: Fn(Request) -> F,
         F: Future<Output = Reply>,
     {
-        let stream = Rc::new(RefCell::new(stream));
-        if self.len() >= self.connections_max {
-            if self.turned_away.get() < TURNED_AWAY_MAX {
-                self.turned_away.set(self.turned_away.get() + 1);
-                turn_away(&stream).await;
-                self.turned_away.set(self.turned_away.get() - 1);
-            }
-            return;
+        let connection = Connection::new(stream, place, Order::GoOn);
+        if let Some(last) = self.last_order.get() {
+            connection.order(last.order(&connection));
         }
-        let connection = Rc::new(Connection {
-            phase: Cell::new(Phase::Idle),
-            tail_bytes: Cell::new(0),
-            since: Cell::new(Instant::now()),
-            order: Cell::new(if self.draining.get() { Order::Drain } else { Order::GoOn }),
-            ordered: Notify::new(),
-        });
+        if self.len() >= self.connections_max && connection.current_order() == Order::GoOn {
+            // A client whose bytes cannot be taken is another process's.
+            if connection.consume().is_ok() {
+                self.refuse(connection.into_stream(), Refusal::TooMany).await;
+            }
+            return None;
+        }
+        let connection = Rc::new(connection);
         let number = self.next.get();
         self.next.set(number + 1);
         self.connections.borrow_mut().insert(number, Rc::clone(&connection));
-        self.drive(&stream, &connection, &handler).await;
+        let outcome = self.drive(&connection, &handler).await;
+        if outcome == Outcome::Answered {
+            // Whether the client has ended it, or an answer after which it closes: the client may still be writing.
+            Box::pin(linger(&connection.stream)).await;
+        }
         self.connections.borrow_mut().remove(&number);
         if self.is_empty() {
             self.empty.notify_waiters();
         }
+        let connection = Rc::into_inner(connection).expect("its parser is gone");
+        if outcome == Outcome::Released {
+            return Some(connection.into_stream());
+        }
+        connection.close();
+        None
     }
 
-    async fn drive<H, F>(&self, stream: &Rc<RefCell<Stream>>, connection: &Rc<Connection>, handler: &H)
+    async fn drive<H, F>(&self, connection: &Rc<Connection>, handler: &H) -> Outcome
     where
         H: Fn(Request) -> F,
         F: Future<Output = Reply>,
     {
-        let io = Io { stream: Rc::clone(stream), connection: Rc::clone(connection) };
-        let service = service_fn(|request: hyper::Request<Incoming>| async {
-            if connection.phase.get() != Phase::Receiving {
-                connection.enter(Phase::Receiving);
-            }
-            let mut body_bytes = 0;
-            let mut reply = match receive(request).await {
-                Ok(request) => {
-                    body_bytes = request.body.len();
-                    connection.enter(Phase::Handling);
-                    handler(request).await
-                }
-                Err(reply) => reply.closing(),
-            };
-            reply.close |= self.draining.get();
-            let has_next_begun = connection.tail_bytes.get() > body_bytes;
-            connection.enter(if has_next_begun { Phase::Receiving } else { Phase::Idle });
-            Ok::<_, Infallible>(reply.into_response())
-        });
-        let mut builder = http1::Builder::new();
-        builder.half_close(true).max_buf_size(BUFFER_BYTES);
-        let mut serving = pin!(builder.serve_connection(io, service));
         loop {
             tokio::select! {
                 biased;
-                // Whether the client has ended it, or an answer after which it closes: the client may still be writing.
-                _ = &mut serving => return linger(stream).await,
-                () = connection.ordered.notified() => match connection.order.get() {
-                    Order::GoOn => (),
-                    Order::Drain => serving.as_mut().graceful_shutdown(),
-                    Order::End => return,
+                order = connection.ordered() => match order {
+                    Order::GoOn | Order::Park => continue,
+                    Order::Release => return Outcome::Released,
+                    Order::Drain => return Outcome::Answered,
+                    Order::End => return Outcome::Ended,
                 },
+                () = connection.stream.readable() => (),
+            }
+            // On the heap, because most connections are silent most of the time.
+            connection.has_parser.set(true);
+            let outcome = Box::pin(self.parse(connection, handler)).await;
+            connection.has_parser.set(false);
+            if outcome != Outcome::Parked {
+                return outcome;
             }
         }
     }
 
-    /// Ends connections that have been receiving a request, or idle, for too long. To be called about once a second.
+    async fn parse<H, F>(&self, connection: &Rc<Connection>, handler: &H) -> Outcome
+    where
+        H: Fn(Request) -> F,
+        F: Future<Output = Reply>,
+    {
+        // The first part runs as soon as the parser has a head, before it asks for the body.
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            let body_bytes = request.body().size_hint().exact();
+            connection.on_head(body_bytes, request::is_last(&request));
+            async {
+                let mut reply = answer(connection, request, handler).await;
+                reply.close |= connection.current_order() == Order::Drain;
+                connection.on_reply(reply.close);
+                Ok::<_, Infallible>(reply.into_response())
+            }
+        });
+        let mut builder = http1::Builder::new();
+        builder.half_close(true).max_buf_size(BUFFER_BYTES);
+        let mut serving = pin!(builder.serve_connection(Io(Rc::clone(connection)), service));
+        loop {
+            tokio::select! {
+                biased;
+                order = connection.ordered() => match order {
+                    Order::GoOn => (),
+                    Order::Park => {
+                        connection.go_on();
+                        if connection.is_at_rest() {
+                            return Outcome::Parked;
+                        }
+                    }
+                    Order::Release if connection.is_releasable() => return Outcome::Released,
+                    Order::Release if connection.is_sure() => (),
+                    Order::Release | Order::Drain => serving.as_mut().graceful_shutdown(),
+                    Order::End => return Outcome::Ended,
+                },
+                _ = &mut serving => return Outcome::Answered,
+            }
+        }
+    }
+
+    /// Ends connections that have been receiving a request, or idle, for too long, and parks silent ones. To be called
+    /// about once a second.
     pub fn sweep(&self) {
         let now = Instant::now();
         for connection in self.connections.borrow().values() {
-            let patience = match connection.phase.get() {
-                Phase::Idle => IDLE_PATIENCE,
+            let (phase, since) = connection.phase_since();
+            let patience = match phase {
+                Phase::Idle | Phase::Answering => IDLE_PATIENCE,
                 Phase::Receiving => REQUEST_PATIENCE,
                 Phase::Handling => continue,
             };
-            if now.duration_since(connection.since.get()) > patience {
+            let silent = now.duration_since(since);
+            if silent > patience {
                 connection.order(Order::End);
+            } else if phase == Phase::Idle && silent > PARK_AFTER && connection.has_parser.get() {
+                connection.order(Order::Park);
             }
         }
     }
 
-    /// Answers what has begun, closes what is idle, and returns when no connection is left or `patience` is over.
+    /// Answers what has begun, closes what is idle, gives back to lb what it has handed off, and returns when no
+    /// connection is left or `patience` is over.
     pub async fn drain(&self, patience: Duration) {
-        self.draining.set(true);
+        self.end_all(Last::Close, patience).await;
+    }
+
+    /// Answers what has begun and lets go of every connection at rest, for another process; returns as
+    /// [`Edge::drain`] does.
+    pub async fn release(&self, patience: Duration) {
+        self.end_all(Last::Release, patience).await;
+    }
+
+    async fn end_all(&self, last: Last, patience: Duration) {
+        self.last_order.set(Some(last));
         for connection in self.connections.borrow().values() {
-            connection.order(Order::Drain);
+            connection.order(last.order(connection));
         }
         let empty = async {
             let mut notified = pin!(self.empty.notified());
@@ -349,253 +308,56 @@ impl Edge {
                 notified.await;
             }
         };
-        let _ = tokio::time::timeout(patience, empty).await;
+        let _ = timeout(patience, empty).await;
+    }
+
+    /// Tells a client why it is not served, and closes.
+    pub async fn refuse(&self, stream: Stream, why: Refusal) {
+        if self.turned_away.get() < TURNED_AWAY_MAX {
+            self.turned_away.set(self.turned_away.get() + 1);
+            Box::pin(async {
+                let _ = timeout(LINGER_PATIENCE, stream.write_all(&why.answer())).await;
+                linger(&stream).await;
+            })
+            .await;
+            self.turned_away.set(self.turned_away.get() - 1);
+        }
+        stream.close();
     }
 }
 
-// One request.
-
-/// Checks the head and reads the body.
-async fn receive(request: hyper::Request<Incoming>) -> Result<Request, Reply> {
-    let (head, body) = request.into_parts();
-    check_head(&head)?;
-    let target = head
-        .uri
-        .path_and_query()
-        .cloned()
-        .ok_or_else(|| Reply::error(StatusCode::BAD_REQUEST, "bad_target", "send a path"))?;
-    let body = read_body(body).await?;
-    let mut headers = head.headers;
-    Ok(Request {
-        method: head.method,
-        target,
-        content_type: headers.remove(header::CONTENT_TYPE),
-        content_encoding: headers.remove(header::CONTENT_ENCODING),
-        token: headers.remove(TOKEN),
-        body,
-    })
-}
-
-/// The header that carries a token, as the processors' own does (CONTRACT section 2).
-pub const TOKEN: header::HeaderName = header::HeaderName::from_static("x-rinha-token");
-
-fn check_head(head: &http::request::Parts) -> Result<(), Reply> {
-    let bad = |code, message| Err(Reply::error(StatusCode::BAD_REQUEST, code, message));
-    if !is_registered(&head.method) {
-        return Err(Reply::error(
-            StatusCode::NOT_IMPLEMENTED,
-            "unknown_method",
-            "use GET, HEAD, POST or OPTIONS",
-        ));
-    }
-    let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len())
-        + head.uri.authority().map_or(0, |authority| authority.as_str().len() + "http://".len());
-    // Method, target, two spaces, version, CR LF.
-    if head.method.as_str().len() + target_bytes + 12 > REQUEST_LINE_BYTES_MAX {
-        return Err(Reply::error(
-            StatusCode::URI_TOO_LONG,
-            "target_too_long",
-            "send a request line of at most 2 KiB",
-        ));
-    }
-    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if head.headers.len() > FIELDS_MAX || bytes > HEAD_BYTES_MAX {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(Reply::error(
-            status,
-            "head_too_large",
-            "send at most 64 header fields and 8 KiB of them",
-        ));
-    }
-    let hosts = head.headers.get_all(header::HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
-        return bad("bad_host", "send exactly one Host field");
-    }
-    check_transfer_coding(&head.headers)
-}
-
-/// hyper reads a body whose last coding is chunked; anything before that one is a coding that nobody here undoes.
-fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Reply> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(Reply::error(
-            StatusCode::NOT_IMPLEMENTED,
-            "unknown_coding",
-            "use Transfer-Encoding: chunked or none",
-        )),
-    }
-}
-
-fn is_registered(method: &Method) -> bool {
-    [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::OPTIONS,
-        Method::PUT,
-        Method::DELETE,
-        Method::PATCH,
-        Method::TRACE,
-        Method::CONNECT,
-    ]
-    .contains(method)
-}
-
-async fn read_body(mut body: Incoming) -> Result<Bytes, Reply> {
-    let too_large =
-        || Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "send a body of at most 4 KiB");
-    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(too_large());
-    }
-    let mut whole = Bytes::new();
-    while let Some(frame) = body.frame().await {
-        let broken =
-            |_| Reply::error(StatusCode::BAD_REQUEST, "bad_body", "send the body as it was announced");
-        let Ok(data) = frame.map_err(broken)?.into_data() else {
-            continue;
+impl Refusal {
+    fn answer(self) -> Vec<u8> {
+        let body = match self {
+            Self::TooMany => r#"{"error":"too_many_connections","message":"close a connection, then retry"}"#,
+            Self::NoApi => r#"{"error":"no_api","message":"nothing was recorded; retry later"}"#,
         };
-        if whole.len() + data.len() > BODY_BYTES_MAX {
-            return Err(too_large());
-        }
-        whole = if whole.is_empty() { data } else { [whole, data].concat().into() };
-    }
-    Ok(whole)
-}
-
-// Bytes.
-
-/// hyper's view of a stream. The stream stays ours, so that a close can linger after hyper is done with it.
-struct Io {
-    stream: Rc<RefCell<Stream>>,
-    connection: Rc<Connection>,
-}
-
-impl Read for Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut out: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut block = [MaybeUninit::uninit(); READ_BYTES];
-        let len = out.remaining().min(READ_BYTES);
-        let mut read = ReadBuf::uninit(&mut block[..len]);
-        ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut read))?;
-        let bytes = read.filled();
-        if !bytes.is_empty() {
-            let empty_line = bytes.windows(4).rposition(|four| four == b"\r\n\r\n");
-            self.connection.tail_bytes.set(empty_line.map_or(0, |at| bytes.len() - at - 4));
-            if self.connection.phase.get() == Phase::Idle {
-                self.connection.enter(Phase::Receiving);
-            }
-        }
-        out.put_slice(read.filled());
-        Poll::Ready(Ok(()))
+        let head = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+            content-type: application/json\r\ncontent-length: ";
+        format!("{head}{}\r\n\r\n{body}", body.len()).into_bytes()
     }
 }
 
-impl Write for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, bytes)
+async fn answer<H, F>(connection: &Connection, request: hyper::Request<Incoming>, handler: &H) -> Reply
+where
+    H: Fn(Request) -> F,
+    F: Future<Output = Reply>,
+{
+    let request = match request::receive(request).await {
+        Ok(request) => request,
+        Err(reply) => return reply.closing(),
+    };
+    connection.on_request();
+    if !request.is_repeatable() && connection.consume().is_err() {
+        // Nobody gets this answer: the client is another process's, or gone.
+        return Reply::unavailable("gone", "retry").closing();
     }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(cx)
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, out),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, out),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
-/// The connection cap is reached: say so and close.
-#[expect(
-    clippy::await_holding_refcell_ref,
-    reason = "hyper never gets this stream: there is no other borrower"
-)]
-async fn turn_away(stream: &Rc<RefCell<Stream>>) {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
-        content-type: application/json\r\ncontent-length: 75\r\n\r\n\
-        {\"error\":\"too_many_connections\",\"message\":\"close a connection, then retry\"}";
-    let _ = tokio::time::timeout(LINGER_PATIENCE, stream.borrow_mut().write_all(ANSWER)).await;
-    linger(stream).await;
+    handler(request).await
 }
 
 /// Shuts down writing and reads until the client has seen it, so that its answer is not lost to a reset.
-#[expect(
-    clippy::await_holding_refcell_ref,
-    reason = "hyper is done with this stream: there is no other borrower"
-)]
-async fn linger(stream: &Rc<RefCell<Stream>>) {
-    let mut stream = stream.borrow_mut();
-    let drain = async {
-        stream.shutdown().await?;
-        let mut block = [0; READ_BYTES];
-        let mut left = LINGER_BYTES_MAX;
-        while left > 0 {
-            match stream.read(&mut block).await? {
-                0 => break,
-                read => left = left.saturating_sub(read),
-            }
-        }
-        io::Result::Ok(())
-    };
-    let _ = tokio::time::timeout(LINGER_PATIENCE, drain).await;
+async fn linger(stream: &Stream) {
+    if stream.end_writing().is_ok() {
+        let _ = timeout(LINGER_PATIENCE, stream.drain(LINGER_BYTES_MAX)).await;
+    }
 }

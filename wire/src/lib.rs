@@ -9,6 +9,8 @@
 #[cfg(feature = "edge")]
 pub mod edge;
 pub mod frame;
+#[cfg(feature = "edge")]
+pub mod handoff;
 pub mod id;
 pub mod metrics;
 pub mod money;

@@ -40,14 +40,23 @@ pub fn bind(path: &Path) -> io::Result<(UnixListener, Lock)> {
         fs::create_dir_all(dir).map_err(explain)?;
     }
     let lock = lock(&path.with_extension("lock"))?;
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(explain(error)),
-        _ => (),
-    }
-    let listener = UnixListener::bind(path).map_err(explain)?;
-    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(explain)?;
+    let listener = bind_after(path, || UnixListener::bind(path))?;
     listener.set_nonblocking(true)?;
     Ok((listener, lock))
+}
+
+/// Binds `path` in the place of what a dead process has left there, and lets the group in.
+pub(crate) fn bind_after<L>(path: &Path, bind: impl FnOnce() -> io::Result<L>) -> io::Result<L> {
+    let bound = || {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => (),
+        }
+        let listener = bind()?;
+        fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+        Ok(listener)
+    };
+    bound().map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// Takes the lock file `path`, made if need be, for as long as the value lives.

@@ -15,11 +15,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Fields of an answer that are read.
 const FIELDS_MAX: usize = 32;
 
-/// The two ways to reach the system.
+/// The ways to reach the system.
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
-    /// As clients do.
+    /// As clients do, through a balancer that forwards.
     Lb(SocketAddr),
+    /// As clients do, through a balancer that hands off.
+    HandOff(SocketAddr),
     /// At the api's own socket.
     Api(PathBuf),
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lb(_) => "lb",
+            Self::HandOff(_) => "hand-off",
             Self::Api(_) => "api",
         })
     }
@@ -40,7 +43,7 @@ impl Way {
 
     pub(crate) fn try_connect(&self) -> io::Result<Connection> {
         let stream = match self {
-            Self::Lb(addr) => {
+            Self::Lb(addr) | Self::HandOff(addr) => {
                 let stream = TcpStream::connect_timeout(addr, PATIENCE)?;
                 stream.set_nodelay(true)?;
                 Stream::Tcp(stream)

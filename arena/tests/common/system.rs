@@ -1,4 +1,5 @@
-//! Store, apis and balancer as child processes on a fresh folder; all of them end with the value, or with this thread.
+//! Store, apis and two balancers, one for each mode, as child processes on a fresh folder; all of them end with the
+//! value, or with this thread.
 
 use super::client::Way;
 use super::get;
@@ -8,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
@@ -15,6 +17,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use wire::handoff::control_path;
 use wire::socket::backend_path;
 use wire::{PerProcessor, Processor};
 
@@ -26,6 +29,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(3);
 
 /// Where nobody listens, for systems without processors.
 const NOBODY: &str = "http://127.0.0.1:1";
+
+/// Where the balancer that hands off has its own socket.
+const HAND_OFF_DIR: &str = "hand-off";
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -44,11 +50,16 @@ impl Default for Setup {
 
 /// A running system.
 pub(crate) struct System {
+    /// The balancer that forwards.
     pub(crate) lb: Process,
+    /// The one that hands off.
+    pub(crate) hand_off: Process,
     pub(crate) apis: Vec<Process>,
     pub(crate) store: Process,
     lb_addr: SocketAddr,
+    hand_off_addr: SocketAddr,
     setup: Setup,
+    processors: Option<PerProcessor<SocketAddr>>,
     dir: TempDir,
 }
 
@@ -61,6 +72,7 @@ impl System {
     /// Starts everything and waits until a request that goes the whole way finds it well.
     pub(crate) fn start_as(setup: Setup, processors: Option<&Processors>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
+        let processors = processors.map(|processors| processors.addrs);
         let store = spawn_store(dir.path(), &setup);
         let apis: Vec<Process> =
             (1..=setup.apis).map(|number| spawn_api(dir.path(), &setup, processors, number)).collect();
@@ -68,8 +80,11 @@ impl System {
         static PORT: Mutex<()> = Mutex::new(());
         let port = PORT.lock().unwrap_or_else(PoisonError::into_inner);
         let lb_addr = free_addr();
-        let lb = spawn_lb(dir.path(), &setup, lb_addr);
-        let mut system = Self { lb, apis, store, lb_addr, setup, dir };
+        let lb = spawn_lb(dir.path(), &setup, "forward", lb_addr);
+        let hand_off_addr = free_addr();
+        let hand_off_dir = hand_off_dir(dir.path(), setup.apis);
+        let hand_off = spawn_lb(&hand_off_dir, &setup, "hand-off", hand_off_addr);
+        let mut system = Self { lb, hand_off, apis, store, lb_addr, hand_off_addr, setup, processors, dir };
         for way in [system.ways(), vec![system.api(1)]].concat() {
             system.until(&format!("{way} is well"), |_| way.status("/health") == Some(200));
         }
@@ -77,9 +92,14 @@ impl System {
         system
     }
 
-    /// Through the balancer.
+    /// Through the balancer that forwards.
     pub(crate) fn lb(&self) -> Way {
         Way::Lb(self.lb_addr)
+    }
+
+    /// Through the balancer that hands off.
+    pub(crate) fn hand_off(&self) -> Way {
+        Way::HandOff(self.hand_off_addr)
     }
 
     /// At an api's own socket; the first is 0.
@@ -87,19 +107,34 @@ impl System {
         Way::Api(backend_path(self.dir.path(), &api_name(index + 1)))
     }
 
-    /// The balancer's own socket.
+    /// The own socket of the balancer that forwards.
     pub(crate) fn lb_admin(&self) -> Way {
         Way::Api(backend_path(self.dir.path(), "lb"))
     }
 
-    /// The balancer, and the first api.
+    /// The own socket of the balancer that hands off.
+    pub(crate) fn hand_off_admin(&self) -> Way {
+        Way::Api(backend_path(&self.dir.path().join(HAND_OFF_DIR), "lb"))
+    }
+
+    /// Both balancers, and the first api.
     pub(crate) fn ways(&self) -> Vec<Way> {
-        vec![self.lb(), self.api(0)]
+        vec![self.lb(), self.hand_off(), self.api(0)]
     }
 
     /// A store like the one before, after that one's end.
     pub(crate) fn start_store_again(&mut self) {
         self.store = spawn_store(self.dir.path(), &self.setup);
+    }
+
+    /// An api like the one before, after that one's end; the first is 0.
+    pub(crate) fn start_api_again(&mut self, index: usize) {
+        self.apis[index].kill();
+        self.apis[index] = spawn_api(self.dir.path(), &self.setup, self.processors, index + 1);
+        let api = self.api(index);
+        self.until("the api is there again", |_| {
+            api.try_connect().is_ok() && api.status("/health") == Some(200)
+        });
     }
 
     /// Waits until something is so.
@@ -135,7 +170,7 @@ impl System {
 
     /// What the processes wrote.
     pub(crate) fn logs(&self) -> String {
-        let processes = self.apis.iter().chain([&self.store, &self.lb]);
+        let processes = self.apis.iter().chain([&self.store, &self.lb, &self.hand_off]);
         let log = |process: &Process| {
             let text = std::fs::read_to_string(&process.log).unwrap_or_default();
             format!("-- {} --\n{text}", process.name)
@@ -176,6 +211,11 @@ impl Process {
         kill(Pid::from_raw(pid), signal).expect("the process is there");
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(&mut self) {
+        self.child.wait().expect("it is ours");
+    }
+
     /// Kills it and waits for its end.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
@@ -195,10 +235,15 @@ fn spawn_store(dir: &Path, setup: &Setup) -> Process {
     Process::spawn(dir, "store", "store", &arguments(&args, &setup.store_args))
 }
 
-fn spawn_api(dir: &Path, setup: &Setup, processors: Option<&Processors>, number: usize) -> Process {
+fn spawn_api(
+    dir: &Path,
+    setup: &Setup,
+    processors: Option<PerProcessor<SocketAddr>>,
+    number: usize,
+) -> Process {
     let name = api_name(number);
     let urls = match processors {
-        Some(processors) => PerProcessor(processors.addrs.0.map(|addr| format!("http://{addr}"))),
+        Some(addrs) => PerProcessor(addrs.0.map(|addr| format!("http://{addr}"))),
         None => PerProcessor([NOBODY.to_owned(), NOBODY.to_owned()]),
     };
     let args = [
@@ -210,12 +255,26 @@ fn spawn_api(dir: &Path, setup: &Setup, processors: Option<&Processors>, number:
     Process::spawn(dir, &name, "api", &arguments(&args, &setup.api_args))
 }
 
-fn spawn_lb(dir: &Path, setup: &Setup, addr: SocketAddr) -> Process {
+/// The folder of a second balancer, with the control sockets of the apis in it.
+fn hand_off_dir(dir: &Path, apis: usize) -> PathBuf {
+    let inner = dir.join(HAND_OFF_DIR);
+    std::fs::create_dir(&inner).expect("a folder");
+    for name in (1..=apis).map(api_name) {
+        symlink(control_path(dir, &name), control_path(&inner, &name)).expect("a link");
+    }
+    inner
+}
+
+fn spawn_lb(dir: &Path, setup: &Setup, mode: &str, addr: SocketAddr) -> Process {
     let listen = addr.to_string();
     let backends: Vec<String> = (1..=setup.apis).map(api_name).collect();
     let backends = backends.join(",");
-    let args =
-        [("--socket-dir", dir), ("--listen", Path::new(&listen)), ("--backends", Path::new(&backends))];
+    let args = [
+        ("--socket-dir", dir),
+        ("--listen", Path::new(&listen)),
+        ("--backends", Path::new(&backends)),
+        ("--mode", Path::new(mode)),
+    ];
     Process::spawn(dir, "lb", "lb", &arguments(&args, &setup.lb_args))
 }
 

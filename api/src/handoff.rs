@@ -1,0 +1,161 @@
+//! Clients that lb hands off: their sockets come over this api's control socket and are served like any other.
+//!
+//! An api that drains says so, and lets go of each client once it is at rest; when none is left it closes the control
+//! socket, which tells lb that whatever else it may think is with us is not. What comes for a client that the kernel had
+//! no descriptor for is given back at once, and nothing more is read for [`PAUSE`]: then lb's next one goes elsewhere.
+
+use crate::routes::Routes;
+use socket2::SockRef;
+use std::cell::RefCell;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::time::sleep;
+use wire::edge::{Edge, Stream};
+use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Place, Received, Ticket};
+
+/// After a client that there was no descriptor for, or an accept that failed for the same reason.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Balancers at a time: the one that there is, the one that takes over, and some that are on their way out.
+const CONTROLS_MAX: usize = 8;
+
+/// The balancers that hand off to this api.
+pub struct HandOff {
+    edge: Rc<Edge>,
+    routes: Rc<Routes>,
+    controls: RefCell<Vec<Weak<Control>>>,
+}
+
+/// The connection of one balancer.
+struct Control {
+    socket: UnixStream,
+}
+
+impl Control {
+    /// Says it if there is room. What is not said shows at the end of the stream, a little later.
+    fn say(&self, message: Message) {
+        let send = || handoff::send(self.socket.as_fd(), &message.encode(), None);
+        let _ = self.socket.try_io(Interest::WRITABLE, send);
+    }
+
+    /// The end of the stream, for both sides.
+    fn close(&self) {
+        // One that is at its end already needs no other.
+        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
+    }
+
+    async fn receive(&self, bytes: &mut [u8; MESSAGE_BYTES_MAX]) -> io::Result<Received> {
+        self.socket.async_io(Interest::READABLE, || handoff::receive(self.socket.as_fd(), bytes)).await
+    }
+}
+
+impl HandOff {
+    /// Takes clients of no balancer yet.
+    #[must_use]
+    pub fn new(edge: Rc<Edge>, routes: Rc<Routes>) -> Self {
+        Self { edge, routes, controls: RefCell::default() }
+    }
+
+    /// Serves every balancer that connects.
+    ///
+    /// # Errors
+    /// When the listener cannot be used at all.
+    pub async fn run(self: &Rc<Self>, listener: OwnedFd) -> io::Result<()> {
+        // The runtime's listener asks nothing of a socket but to accept, and that is the same for every kind.
+        let listener = UnixListener::from_std(listener.into())?;
+        loop {
+            match listener.accept().await {
+                Ok((socket, _)) => self.admit(socket),
+                Err(error) => {
+                    tracing::warn!("cannot accept a balancer: {error}");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Rc<Self>, socket: UnixStream) {
+        let mut controls = self.controls.borrow_mut();
+        controls.retain(|control| control.strong_count() > 0);
+        if controls.len() >= CONTROLS_MAX {
+            tracing::warn!("{CONTROLS_MAX} balancers hand off already: another one is not heard");
+            return;
+        }
+        let control = Rc::new(Control { socket });
+        controls.push(Rc::downgrade(&control));
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = this.follow(&control).await {
+                tracing::warn!("a balancer is not heard any more: {error}");
+                control.close();
+            }
+        });
+    }
+
+    /// Takes the clients of one balancer until it ends. Those that it has handed off stay: nothing ends with it.
+    async fn follow(self: &Rc<Self>, control: &Rc<Control>) -> io::Result<()> {
+        let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        let mut page: Option<Rc<Page>> = None;
+        let mut bytes = [0; MESSAGE_BYTES_MAX];
+        loop {
+            let received = control.receive(&mut bytes).await?;
+            if received.len == 0 {
+                return Ok(());
+            }
+            match (Message::decode(&bytes[..received.len]), received.passed, &page) {
+                (Some(Message::Hello), Some(memory), None) => page = Some(Rc::new(Page::open(memory)?)),
+                (Some(Message::Client(ticket)), None, Some(_)) if received.is_lost => {
+                    control.say(Message::Released(ticket));
+                    sleep(PAUSE).await;
+                }
+                (Some(Message::Client(ticket)), Some(client), Some(page)) => {
+                    let Some(place) = Place::new(Rc::clone(page), ticket) else {
+                        return refuse("a client without a word");
+                    };
+                    self.take(client, ticket, place, control);
+                }
+                _ => return refuse("what came is no message of lb's"),
+            }
+        }
+    }
+
+    fn take(self: &Rc<Self>, client: OwnedFd, ticket: Ticket, place: Place, control: &Rc<Control>) {
+        let stream = match TcpStream::from_std(client.into()) {
+            Ok(stream) => Stream::Tcp(stream),
+            Err(error) => {
+                tracing::warn!("cannot watch a client: {error}");
+                return control.say(Message::Released(ticket));
+            }
+        };
+        let (this, control) = (Rc::clone(self), Rc::downgrade(control));
+        tokio::task::spawn_local(async move {
+            let served = this.edge.serve(stream, Some(place), |request| this.routes.handle(request));
+            if let Some(stream) = served.await {
+                // Before anybody else watches it: our registration would outlive our descriptor.
+                drop(stream);
+                if let Some(control) = control.upgrade() {
+                    control.say(Message::Released(ticket));
+                }
+            }
+        });
+    }
+
+    /// Asks the balancers for no more clients.
+    pub fn drain(&self) {
+        self.controls
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|control| control.say(Message::Draining));
+    }
+
+    /// Tells the balancers that no client of theirs is here any more.
+    pub fn close(&self) {
+        self.controls.borrow().iter().filter_map(Weak::upgrade).for_each(|control| control.close());
+    }
+}

@@ -1,0 +1,291 @@
+//! Mode hand-off with the real processes: clients outlive the api that serves them, and where nobody can know what was
+//! answered their connection is reset.
+
+mod common;
+
+use common::client::{Connection, End};
+use common::system::{READY_TIMEOUT, Setup, System};
+use common::table::Failures;
+use common::{fresh_id, get, pay, payment, post};
+use nix::sys::signal::Signal;
+
+/// A number of the balancer that hands off.
+fn lb_metric(system: &System, name: &str) -> u64 {
+    let answer = system.hand_off_admin().ask(&get("/metrics")).expect("metrics of the balancer");
+    let line = answer.body.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {}", answer.body))
+}
+
+/// Clients that each api has.
+fn held(system: &System) -> [u64; 2] {
+    ["api1", "api2"].map(|api| lb_metric(system, &format!("lb_held{{backend=\"{api}\"}}")))
+}
+
+/// Returns when an api has done all that was sent to it before: it takes events in their order, all that there are in
+/// one turn, and after two more requests that turn is over. A client may have its answer before its word says so.
+fn until_seen(system: &System, api: usize) {
+    for _ in 0..2 {
+        assert_eq!(system.api(api).status("/nowhere"), Some(404));
+    }
+}
+
+/// A client of its own, and the index of the api that has it.
+fn one_client(system: &System) -> (Connection, usize) {
+    let mut connection = system.hand_off().connect();
+    connection.be_patient(READY_TIMEOUT);
+    assert_eq!(connection.ask(&get("/health")).map(|answer| answer.status), Ok(200));
+    let api = held(system).iter().position(|held| *held == 1).expect("an api has it");
+    until_seen(system, api);
+    (connection, api)
+}
+
+fn status(connection: &mut Connection, request: &[u8]) -> Result<u16, End> {
+    connection.ask(request).map(|answer| answer.status)
+}
+
+/// Waits until the api that is not `ended` has the only client.
+fn until_moved(system: &mut System, ended: usize) {
+    system.until("the other api has the client", |system| held(system)[1 - ended] == 1);
+}
+
+fn open_purge() -> System {
+    System::start_as(Setup { api_args: vec!["--purge", "open"], ..Setup::default() }, None)
+}
+
+#[test]
+fn clients_at_rest_outlive_every_api_that_they_have() {
+    let mut system = System::start();
+    let mut clients: Vec<Connection> = (0..12).map(|_| system.hand_off().connect()).collect();
+    let mut failures = Failures::default();
+    for round in 0..4 {
+        let ended = round % 2;
+        for (number, client) in clients.iter_mut().enumerate() {
+            let paid = status(client, &pay(payment(&fresh_id(), "19.90")));
+            failures.equal(&format!("client {number} in round {round}"), Ok(202), paid);
+        }
+        let before = held(&system)[ended];
+        until_seen(&system, ended);
+        system.apis[ended].kill();
+        system.until("the other api has them all", |system| held(system)[1 - ended] == 12);
+        let moved = lb_metric(&system, "lb_moved_total");
+        failures.equal("moved at least those of the api that ended", true, moved >= before);
+        for client in &mut clients[..6] {
+            failures.equal("with one api", Ok(202), status(client, &pay(payment(&fresh_id(), "1"))));
+        }
+        system.start_api_again(ended);
+    }
+    failures.equal("reset", 0, lb_metric(&system, "lb_reset_total"));
+    failures.finish();
+}
+
+#[test]
+fn a_request_that_was_not_decided_is_decided_by_another_api() {
+    let chunks = |body: &str| {
+        let body = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        post("/payments", "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n", body)
+    };
+    for request in [pay(payment(&fresh_id(), "19.90")), chunks(&payment(&fresh_id(), "19.90"))] {
+        let mut system = System::start();
+        let (mut client, api) = one_client(&system);
+        system.store.signal(Signal::SIGSTOP);
+        client.send(&request);
+        until_seen(&system, api);
+        system.apis[api].kill();
+        system.store.signal(Signal::SIGCONT);
+        let seen = client.answer(false).map(|answer| answer.status);
+        assert!(matches!(seen, Ok(200 | 202)), "{seen:?}\n{}", system.logs());
+        until_moved(&mut system, api);
+        assert_eq!(status(&mut client, &get("/health")), Ok(200));
+        assert_eq!(lb_metric(&system, "lb_reset_total"), 0);
+        system.start_api_again(0);
+        assert_eq!(system.recorded(), 1);
+    }
+}
+
+#[test]
+fn a_purge_that_may_have_been_carried_out_is_not_given_to_another_api() {
+    let mut system = open_purge();
+    let (mut client, api) = one_client(&system);
+    system.store.signal(Signal::SIGSTOP);
+    client.send(&post("/purge-payments", "Content-Length: 0\r\n", ""));
+    until_seen(&system, api);
+    system.apis[api].kill();
+    assert_eq!(client.answer(false).map(|answer| answer.status), Err(End::Reset));
+    system.store.signal(Signal::SIGCONT);
+    assert_eq!(lb_metric(&system, "lb_reset_total"), 1);
+    assert_eq!(held(&system), [0, 0]);
+}
+
+#[test]
+fn a_request_that_is_not_complete_goes_on_at_another_api() {
+    for cut in [1, 20, 60, 110] {
+        let mut system = System::start();
+        let (mut client, api) = one_client(&system);
+        let request = pay(payment(&fresh_id(), "19.90"));
+        let (first, rest) = request.split_at(cut);
+        client.send(first);
+        system.apis[api].kill();
+        until_moved(&mut system, api);
+        assert_eq!(status(&mut client, rest), Ok(202), "cut at {cut}");
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_by_one_api_after_the_other() {
+    let mut system = System::start();
+    let (mut client, api) = one_client(&system);
+    system.store.signal(Signal::SIGSTOP);
+    let ids: Vec<String> = (0..40).map(|_| fresh_id()).collect();
+    // Each payment, a question about it by way of another amount, and one that is answered without the store.
+    let all: Vec<u8> = ids
+        .iter()
+        .flat_map(|id| [pay(payment(id, "19.90")), pay(payment(id, "1")), get("/nowhere")].concat())
+        .collect();
+    client.send(&all);
+    until_seen(&system, api);
+    system.apis[api].kill();
+    system.store.signal(Signal::SIGCONT);
+    let mut failures = Failures::default();
+    for number in 0..ids.len() {
+        let expected = if number == 0 { vec![200, 202] } else { vec![202] };
+        let paid = client.answer(false).map(|answer| answer.status);
+        if !paid.as_ref().is_ok_and(|status| expected.contains(status)) {
+            failures.note(
+                &format!("payment {number}"),
+                format_args!("{expected:?}"),
+                format_args!("{paid:?}"),
+            );
+        }
+        failures.equal("its other amount", Ok(422), client.answer(false).map(|answer| answer.status));
+        failures.equal("and nothing", Ok(404), client.answer(false).map(|answer| answer.status));
+    }
+    failures.finish();
+}
+
+#[test]
+fn an_answer_that_is_not_whole_is_not_continued_by_another_api() {
+    let mut system = System::start();
+    let (mut client, api) = one_client(&system);
+    // Far more answers than the sockets hold, and nobody reads them.
+    let mut writer = client.writer();
+    let asking = std::thread::spawn(move || {
+        use std::io::Write as _;
+        let _ = writer.write_all(&get("/metrics").repeat(20_000));
+    });
+    let name = ["api1", "api2"][api];
+    let answered = |system: &System| {
+        let metrics = system.api(api).ask(&get("/metrics")).expect("metrics of the api").body;
+        metrics
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix(&format!("api_replies_total{{api=\"{name}\",status=\"200\"}} "))
+            })
+            .and_then(|count| count.parse::<u64>().ok())
+            .expect("a count")
+    };
+    let mut before = 0;
+    system.until("the api writes no more", |system| {
+        // Each look is an answer itself.
+        let now = answered(system);
+        let is_stuck = now == before + 1;
+        before = now;
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        is_stuck
+    });
+    system.apis[api].kill();
+    system.until("it is reset", |system| lb_metric(system, "lb_reset_total") == 1);
+    let end = loop {
+        match client.answer(false) {
+            Ok(answer) => assert_eq!(answer.status, 200),
+            Err(end) => break end,
+        }
+    };
+    // What the client's kernel has of it is a prefix of one api's answers.
+    assert!(matches!(end, End::Reset | End::Broken(_)), "{end:?}");
+    asking.join().unwrap();
+}
+
+#[test]
+fn an_api_that_is_asked_to_end_gives_its_clients_to_another() {
+    let mut system = System::start();
+    let mut clients: Vec<Connection> = (0..10).map(|_| system.hand_off().connect()).collect();
+    let mut failures = Failures::default();
+    for round in 0..6 {
+        let ended = round % 2;
+        for client in &mut clients {
+            failures.equal("before", Ok(202), status(client, &pay(payment(&fresh_id(), "19.90"))));
+        }
+        // Some are in the middle of a request, some have sent half of one, the others are silent.
+        let halves: Vec<Vec<u8>> = clients.iter().map(|_| pay(payment(&fresh_id(), "19.90"))).collect();
+        for (client, half) in clients[..4].iter_mut().zip(&halves) {
+            client.send(&half[..70]);
+        }
+        system.apis[ended].signal(Signal::SIGTERM);
+        for (client, request) in clients[4..7].iter_mut().zip(&halves[4..]) {
+            client.send(request);
+        }
+        for (client, half) in clients[..4].iter_mut().zip(&halves) {
+            failures.equal("the other half", Ok(202), status(client, &half[70..]));
+        }
+        for client in &mut clients[4..7] {
+            failures.equal("meanwhile", Ok(202), client.answer(false).map(|answer| answer.status));
+        }
+        system.apis[ended].wait();
+        system.start_api_again(ended);
+    }
+    failures.equal("reset", 0, lb_metric(&system, "lb_reset_total"));
+    failures.finish();
+}
+
+#[test]
+fn clients_stay_with_their_apis_when_the_balancer_ends() {
+    let mut system = System::start();
+    let mut clients: Vec<Connection> = (0..8).map(|_| system.hand_off().connect()).collect();
+    for client in &mut clients {
+        assert_eq!(status(client, &get("/health")), Ok(200));
+    }
+    system.hand_off.kill();
+    for client in &mut clients {
+        assert_eq!(status(client, &pay(payment(&fresh_id(), "19.90"))), Ok(202));
+    }
+}
+
+#[test]
+fn a_stopped_api_blocks_nobody_else() {
+    let mut system = System::start();
+    system.apis[0].signal(Signal::SIGSTOP);
+    // More than the control socket of the stopped one takes.
+    let mut clients: Vec<Connection> = (0..1_000).map(|_| system.hand_off().connect()).collect();
+    for client in &mut clients {
+        client.send(&get("/health"));
+    }
+    system.until("its control socket is full", |system| held(system)[1] > 600);
+    assert_eq!(held(&system).iter().sum::<u64>(), 1_000, "each of them is with an api");
+    assert_eq!(system.hand_off_admin().status("/health"), Some(200));
+    system.apis[0].signal(Signal::SIGCONT);
+    for client in &mut clients {
+        assert_eq!(client.answer(false).map(|answer| answer.status), Ok(200));
+    }
+}
+
+#[test]
+fn a_connection_that_either_side_ends_is_forgotten() {
+    let mut system = System::start();
+    let closing = b"GET /health HTTP/1.1\r\nHost: espora\r\nConnection: close\r\n\r\n";
+    let mut clients: Vec<Connection> = (0..6).map(|_| system.hand_off().connect()).collect();
+    for client in &mut clients[..3] {
+        assert_eq!(status(client, closing), Ok(200));
+        assert_eq!(client.end(), End::Closed);
+    }
+    clients[3].half_close();
+    assert_eq!(clients[3].end(), End::Closed);
+    drop(clients);
+    system.until("nobody is left", |system| lb_metric(system, "lb_connections") == 0);
+    for api in [system.api(0), system.api(1)] {
+        system.until("not at the apis either", |_| {
+            // The one that asks is one, and the balancer that forwards may keep some.
+            let metrics = api.ask(&get("/metrics")).expect("metrics of the api");
+            metrics.body.contains("api_handed_off 0")
+        });
+    }
+}

@@ -1,0 +1,369 @@
+//! Which client is with which api, in mode hand-off, and where the next one goes. Pure: no socket, no clock.
+//!
+//! Every client has a slot, which is its word in the page, and lb's copy of its socket. It waits for an api or is with
+//! one; the api with the fewest clients gets the next, among equals it goes round.
+//!
+//! ```text
+//!                    offer                       the connection is over
+//!   admit --> WAITING -----> WITH an api --------------------------------> gone
+//!                ^  '-- a second passes, a request waits: 503 --> gone
+//!                |                    |
+//!                '--- released, or ---'--- the api has ended and the client
+//!                     the api has ended     is not at rest: reset --> gone
+//!                     and it is at rest
+//! ```
+
+use std::collections::VecDeque;
+use wire::handoff::Ticket;
+
+/// How long a client with a request waits for any api.
+pub const HOLD_MS: u64 = 1_000;
+
+/// How long an api is passed over that had no room for a client: as long as it reads no more of them itself.
+pub const REFUSED_MS: u64 = 50;
+
+/// Generations have 31 bits in a word.
+const GENERATION_MASK: u32 = u32::MAX >> 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whereabouts {
+    Waiting { since_ms: u64 },
+    With(usize),
+}
+
+#[derive(Debug)]
+struct Client<C> {
+    copy: C,
+    whereabouts: Whereabouts,
+}
+
+#[derive(Debug)]
+struct Slot<C> {
+    /// Counts the hand-offs of this slot.
+    generation: u32,
+    /// Counts the clients of this slot, to tell an event of one from an event of the next.
+    life: u32,
+    client: Option<Client<C>>,
+}
+
+/// What is known of an api.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Its control socket is there.
+    pub is_connected: bool,
+    /// It wants no more clients.
+    pub is_draining: bool,
+    /// Its control socket takes nothing more for now.
+    pub is_full: bool,
+    /// It gave back a client that it had no room for: until then it is passed over.
+    pub refused_until_ms: u64,
+    /// Clients that are with it.
+    pub held: usize,
+}
+
+/// A client on its way to an api.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Under which its word is written, and its socket sent.
+    pub ticket: Ticket,
+    /// To which api.
+    pub backend: usize,
+}
+
+/// All clients, by slot. `C` is lb's copy of a socket.
+#[derive(Debug)]
+pub struct Copies<C> {
+    slots: Vec<Slot<C>>,
+    free: Vec<u32>,
+    waiting: VecDeque<u32>,
+    backends: Vec<Standing>,
+    turn: usize,
+}
+
+impl<C> Copies<C> {
+    /// Room for so many clients of so many apis, none of which is connected.
+    #[must_use]
+    pub fn new(slots: usize, backends: usize) -> Self {
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+        Self {
+            slots: (0..slots).map(|_| Slot { generation: 0, life: 0, client: None }).collect(),
+            free: (0..slots).rev().collect(),
+            waiting: VecDeque::new(),
+            backends: vec![Standing::default(); backends],
+            turn: 0,
+        }
+    }
+
+    /// Clients that are there.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// True when none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Clients that no api has.
+    #[must_use]
+    pub fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// What is known of the apis.
+    #[must_use]
+    pub fn backends(&self) -> &[Standing] {
+        &self.backends
+    }
+
+    // Clients.
+
+    /// A client has come: its slot, and which life of it. `None` when all are taken, with the copy.
+    ///
+    /// # Errors
+    /// The copy, when there is no slot for it.
+    pub fn admit(&mut self, copy: C, now_ms: u64) -> Result<(u32, u32), C> {
+        let Some(slot) = self.free.pop() else { return Err(copy) };
+        let place = &mut self.slots[slot as usize];
+        place.life = place.life.wrapping_add(1);
+        place.client = Some(Client { copy, whereabouts: Whereabouts::Waiting { since_ms: now_ms } });
+        self.waiting.push_back(slot);
+        Ok((slot, place.life))
+    }
+
+    /// The copy of a client, if it is still the one of this life.
+    #[must_use]
+    pub fn copy(&self, slot: u32, life: u32) -> Option<&C> {
+        let slot = self.slots.get(slot as usize).filter(|slot| slot.life == life)?;
+        slot.client.as_ref().map(|client| &client.copy)
+    }
+
+    /// Its connection is over.
+    pub fn remove(&mut self, slot: u32, life: u32) -> Option<C> {
+        self.copy(slot, life)?;
+        let client = self.slots[slot as usize].client.take()?;
+        match client.whereabouts {
+            Whereabouts::Waiting { .. } => self.waiting.retain(|waiting| *waiting != slot),
+            Whereabouts::With(backend) => self.backends[backend].held -= 1,
+        }
+        self.free.push(slot);
+        Some(client.copy)
+    }
+
+    /// The client that has waited longest, and the api that it goes to. `None` when there is no client or no api.
+    pub fn offer(&mut self, now_ms: u64) -> Option<(Offer, &C)> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let backend = self.pick(now_ms)?;
+        let slot = self.waiting.pop_front()?;
+        let place = &mut self.slots[slot as usize];
+        place.generation = (place.generation + 1) & GENERATION_MASK;
+        let ticket = Ticket { slot, generation: place.generation };
+        let client = place.client.as_mut().expect("who waits is there");
+        client.whereabouts = Whereabouts::With(backend);
+        self.backends[backend].held += 1;
+        Some((Offer { ticket, backend }, &client.copy))
+    }
+
+    fn pick(&mut self, now_ms: u64) -> Option<usize> {
+        let count = self.backends.len();
+        self.turn = self.turn.wrapping_add(1);
+        let round = (0..count).map(|step| (self.turn + step) % count);
+        let takes = |standing: &Standing| {
+            let has_room = !standing.is_full && standing.refused_until_ms <= now_ms;
+            standing.is_connected && !standing.is_draining && has_room
+        };
+        round.filter(|at| takes(&self.backends[*at])).min_by_key(|at| self.backends[*at].held)
+    }
+
+    /// The api did not take it, or has let go of it: another one is to. False for a ticket that is void.
+    pub fn take_back(&mut self, ticket: Ticket, now_ms: u64) -> bool {
+        let Some(place) = self.slots.get_mut(ticket.slot as usize) else { return false };
+        let Some(client) = place.client.as_mut().filter(|_| place.generation == ticket.generation) else {
+            return false;
+        };
+        let Whereabouts::With(backend) = client.whereabouts else { return false };
+        client.whereabouts = Whereabouts::Waiting { since_ms: now_ms };
+        let standing = &mut self.backends[backend];
+        standing.held -= 1;
+        if !standing.is_draining {
+            standing.refused_until_ms = now_ms + REFUSED_MS;
+        }
+        // It has waited already: it comes before those that have just come.
+        self.waiting.push_front(ticket.slot);
+        true
+    }
+
+    /// Slots and lives of clients that have waited for too long with a request; `has_request` looks at the socket.
+    pub fn overdue(&mut self, now_ms: u64, has_request: impl Fn(&C) -> bool) -> Vec<(u32, u32)> {
+        let mut overdue = Vec::new();
+        for slot in &self.waiting {
+            let place = &mut self.slots[*slot as usize];
+            if let Some(client) = &mut place.client
+                && let Whereabouts::Waiting { since_ms } = &mut client.whereabouts
+                && now_ms.saturating_sub(*since_ms) >= HOLD_MS
+            {
+                if has_request(&client.copy) {
+                    overdue.push((*slot, place.life));
+                } else {
+                    *since_ms = now_ms;
+                }
+            }
+        }
+        overdue
+    }
+
+    // Apis.
+
+    /// Its control socket is there.
+    pub fn connect(&mut self, backend: usize) {
+        self.backends[backend] = Standing { is_connected: true, ..Standing::default() };
+    }
+
+    /// It wants no more clients.
+    pub fn drain(&mut self, backend: usize) {
+        self.backends[backend].is_draining = true;
+    }
+
+    /// Whether its control socket takes more.
+    pub fn set_full(&mut self, backend: usize, is_full: bool) {
+        self.backends[backend].is_full = is_full;
+    }
+
+    /// It has ended. Its clients at rest wait for another one; the others are returned, to be reset.
+    pub fn end(&mut self, backend: usize, now_ms: u64, is_at_rest: impl Fn(Ticket) -> bool) -> Ended<C> {
+        let mut ended = Ended { moved: 0, reset: Vec::new() };
+        for (slot, place) in (0_u32..).zip(&mut self.slots) {
+            let Some(client) = &mut place.client else { continue };
+            if client.whereabouts != Whereabouts::With(backend) {
+                continue;
+            }
+            if is_at_rest(Ticket { slot, generation: place.generation }) {
+                client.whereabouts = Whereabouts::Waiting { since_ms: now_ms };
+                self.waiting.push_back(slot);
+                ended.moved += 1;
+            } else {
+                ended.reset.extend(place.client.take().map(|client| client.copy));
+                self.free.push(slot);
+            }
+        }
+        self.backends[backend] = Standing::default();
+        ended
+    }
+}
+
+/// What an api leaves.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended<C> {
+    /// Clients that go to another one.
+    pub moved: usize,
+    /// Clients of whom nobody knows what was answered.
+    pub reset: Vec<C>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three clients, "a", "b", "c", and two apis that are there.
+    fn three() -> Copies<&'static str> {
+        let mut copies = Copies::new(3, 2);
+        copies.connect(0);
+        copies.connect(1);
+        for name in ["a", "b", "c"] {
+            copies.admit(name, 0).unwrap();
+        }
+        copies
+    }
+
+    fn offers<C: Copy>(copies: &mut Copies<C>) -> Vec<(C, usize, Ticket)> {
+        let mut offers = Vec::new();
+        while let Some((offer, copy)) = copies.offer(0) {
+            offers.push((*copy, offer.backend, offer.ticket));
+        }
+        offers
+    }
+
+    fn held<C>(copies: &Copies<C>) -> Vec<usize> {
+        copies.backends().iter().map(|backend| backend.held).collect()
+    }
+
+    #[test]
+    fn clients_go_to_the_api_with_the_fewest() {
+        let mut copies = three();
+        assert_eq!(offers(&mut copies).len(), 3);
+        let (most, fewest) = if held(&copies) == [2, 1] { (0, 1) } else { (1, 0) };
+        assert_eq!(copies.admit("d", 0), Err("d"), "three slots");
+        let of_most = copies.slots.iter().position(|slot| {
+            slot.client.as_ref().is_some_and(|client| client.whereabouts == Whereabouts::With(most))
+        });
+        let slot = u32::try_from(of_most.unwrap()).unwrap();
+        let life = copies.slots[slot as usize].life;
+        assert!(copies.remove(slot, life).is_some() && copies.remove(slot, life).is_none());
+        let (again, next_life) = copies.admit("d", 0).unwrap();
+        assert_eq!((again, next_life), (slot, life + 1));
+        assert!(copies.copy(slot, life).is_none(), "an event of the client before");
+        copies.offer(0).unwrap();
+        assert_eq!(held(&copies)[most] + held(&copies)[fewest], 3);
+        assert!(held(&copies).iter().all(|held| *held > 0));
+    }
+
+    #[test]
+    fn an_api_that_is_gone_full_or_draining_gets_nobody() {
+        let mut copies = three();
+        copies.set_full(0, true);
+        copies.drain(1);
+        assert!(copies.offer(0).is_none());
+        copies.set_full(0, false);
+        assert!(offers(&mut copies).iter().all(|(_, backend, _)| *backend == 0));
+        assert_eq!(held(&copies), [3, 0]);
+    }
+
+    #[test]
+    fn clients_at_rest_outlive_their_api_and_the_others_are_reset() {
+        let mut copies = three();
+        copies.drain(1);
+        let before = offers(&mut copies);
+        copies.connect(1);
+        let busy = before.iter().find(|(name, ..)| *name == "b").unwrap().2;
+        let ended = copies.end(0, 5, |ticket| ticket != busy);
+        assert_eq!(ended, Ended { moved: 2, reset: vec!["b"] });
+        let after = offers(&mut copies);
+        assert_eq!(
+            after.iter().map(|(name, backend, _)| (*name, *backend)).collect::<Vec<_>>(),
+            [("a", 1), ("c", 1)]
+        );
+        for (name, _, ticket) in &after {
+            let earlier = before.iter().find(|(other, ..)| other == name).unwrap().2;
+            assert_eq!((ticket.slot, ticket.generation), (earlier.slot, earlier.generation + 1));
+            assert!(!copies.take_back(earlier, 0), "a void ticket");
+        }
+        assert_eq!((held(&copies), copies.len(), copies.waiting_len()), (vec![0, 2], 2, 0));
+    }
+
+    #[test]
+    fn a_client_that_was_given_back_is_the_next_to_go() {
+        let mut copies = three();
+        let (offer, _) = copies.offer(0).unwrap();
+        assert!(copies.take_back(offer.ticket, 7) && !copies.take_back(offer.ticket, 7));
+        let (next, copy) = copies.offer(8).map(|(offer, copy)| (offer, *copy)).unwrap();
+        assert_eq!(copy, "a");
+        assert_ne!(next.backend, offer.backend);
+        assert_eq!(next.ticket, Ticket { generation: offer.ticket.generation + 1, ..offer.ticket });
+    }
+
+    #[test]
+    fn who_has_a_request_waits_for_a_second_and_who_has_none_for_ever() {
+        let mut copies = Copies::new(2, 1);
+        let busy = copies.admit("busy", 0).unwrap();
+        copies.admit("silent", 0).unwrap();
+        assert!(copies.overdue(HOLD_MS - 1, |_| true).is_empty());
+        assert_eq!(copies.overdue(HOLD_MS, |name| *name == "busy"), [busy]);
+        copies.remove(busy.0, busy.1).unwrap();
+        assert!(copies.overdue(2 * HOLD_MS - 1, |_| true).is_empty());
+        assert_eq!(copies.overdue(2 * HOLD_MS, |_| true).len(), 1);
+    }
+}

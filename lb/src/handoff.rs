@@ -1,0 +1,403 @@
+//! Mode hand-off: a client's socket goes to an api, and lb is out of the way. No byte of a request passes through here.
+//!
+//! For each client three system calls and a fourth at its end: accept, watch, send, close. lb keeps a copy of the
+//! socket, and the copy is watched for the end of the connection only (`EPOLLRDHUP | EPOLLET`): what a client sends wakes
+//! nobody here, which is why the copies lie in an epoll of our own and not in the runtime's. That epoll is one descriptor
+//! that the runtime watches.
+//!
+//! | what happens | then |
+//! |---|---|
+//! | a client comes | it goes to the api with the fewest ([`Copies::offer`]) |
+//! | the api's control socket takes nothing more | the next api; it is asked again once it has read |
+//! | no api takes it | it waits; with a request for a second, then 503 |
+//! | the client or the api ends the connection | the copy is closed. A half-close (`EPOLLRDHUP` alone) ends nothing |
+//! | the api says that it drains, then gives its clients back | they go to another api, with what they have sent |
+//! | the control socket is at its end: the api has ended | its clients at rest go to another api, the others are reset |
+//! | lb has no descriptor left | it accepts nothing for [`ACCEPT_PAUSE_MS`], clients wait in the backlog |
+//!
+//! Bounds: as many clients as the page has slots; [`EVENTS_MAX`] events and [`ACCEPTS_MAX`] clients a turn.
+
+use crate::copies::Copies;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{SockFlag, accept4};
+use socket2::SockRef;
+use std::cell::RefCell;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use wire::edge::{Edge, Refusal, Stream};
+use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Ticket};
+
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 64;
+
+/// Clients accepted in one turn, so that a burst of them does not keep the ends of others waiting.
+const ACCEPTS_MAX: usize = 64;
+
+/// After an accept that failed for want of descriptors, which a closing connection gives back.
+const ACCEPT_PAUSE_MS: u64 = 50;
+
+/// Between two looks at what time alone brings about: apis that are back, clients that wait. A Unix socket says at once
+/// whether somebody is there, so a look costs a few microseconds.
+const TICK: Duration = Duration::from_millis(20);
+
+const TOKEN_LISTENER: u64 = 0;
+const TOKEN_FIRST_CONTROL: u64 = 1;
+
+/// Lives of slots begin with 1, so these are above all others.
+fn client_token(slot: u32, life: u32) -> u64 {
+    u64::from(life) << 32 | u64::from(slot)
+}
+
+/// One api.
+#[derive(Debug)]
+struct Backend {
+    name: String,
+    path: PathBuf,
+    control: Option<OwnedFd>,
+    handed_off: u64,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Clients that went on with another api.
+    pub moved: u64,
+    /// Clients that were reset because their api had ended.
+    pub reset: u64,
+    /// Clients that got 503 because there was no api, or no slot.
+    pub refused: u64,
+}
+
+/// The balancer in this mode.
+#[derive(Debug)]
+pub struct HandOff {
+    epoll: Epoll,
+    listener: TcpListener,
+    /// Until when nothing is accepted.
+    paused_until_ms: Option<u64>,
+    page: Page,
+    copies: Copies<OwnedFd>,
+    backends: Vec<Backend>,
+    started: Instant,
+    /// Refuses clients; it serves none.
+    edge: Rc<Edge>,
+    counts: Counts,
+}
+
+/// An epoll that the runtime watches.
+struct Watched(RawFd);
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+impl HandOff {
+    /// A balancer over these apis, named and with their control sockets. `listener` is non-blocking.
+    ///
+    /// # Errors
+    /// When the kernel has no epoll or no memory for us.
+    pub fn new(
+        listener: TcpListener,
+        backends: impl IntoIterator<Item = (String, PathBuf)>,
+        connections_max: usize,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
+        let page = Page::create(connections_max)?;
+        let backend = |(name, path)| Backend { name, path, control: None, handed_off: 0 };
+        let backends: Vec<Backend> = backends.into_iter().map(backend).collect();
+        Ok(Self {
+            epoll,
+            listener,
+            paused_until_ms: None,
+            copies: Copies::new(page.slots(), backends.len()),
+            page,
+            backends,
+            started: Instant::now(),
+            edge: Rc::new(Edge::new(0)),
+            counts: Counts::default(),
+        })
+    }
+
+    /// Hands off for ever. Must run inside a [`tokio::runtime::LocalRuntime`].
+    ///
+    /// # Errors
+    /// When the runtime cannot watch our epoll.
+    pub async fn run(this: &RefCell<Self>) -> io::Result<()> {
+        let epoll = Watched(this.borrow().epoll.0.as_raw_fd());
+        // SAFETY: the descriptor is that of `this.epoll`, which is never replaced, and `this` outlives this function.
+        let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_waiting = this.borrow().is_waiting();
+            tokio::select! {
+                ready = epoll.readable() => {
+                    let mut ready = ready?;
+                    if this.borrow_mut().turn()? {
+                        ready.clear_ready();
+                    }
+                }
+                _ = tick.tick(), if is_waiting => this.borrow_mut().tick()?,
+            }
+        }
+    }
+
+    /// True while time alone may bring something about.
+    fn is_waiting(&self) -> bool {
+        self.copies.waiting_len() > 0
+            || self.paused_until_ms.is_some()
+            || self.backends.iter().any(|backend| backend.control.is_none())
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    // What an operator sees.
+
+    /// Clients that are there.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.copies.len()
+    }
+
+    /// True when none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.copies.is_empty()
+    }
+
+    /// True when an api is there.
+    #[must_use]
+    pub fn has_api(&self) -> bool {
+        self.copies.backends().iter().any(|backend| backend.is_connected && !backend.is_draining)
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Each api by name, with the clients that went to it and those that are with it.
+    pub fn each(&self) -> impl Iterator<Item = (&str, u64, usize)> {
+        self.backends
+            .iter()
+            .zip(self.copies.backends())
+            .map(|(backend, standing)| (backend.name.as_str(), backend.handed_off, standing.held))
+    }
+
+    // Events.
+
+    /// Takes what the kernel has. True when that was all.
+    fn turn(&mut self) -> io::Result<bool> {
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+            Err(Errno::EINTR) => 0,
+            waited => waited?,
+        };
+        for event in &events[..count] {
+            match event.data() {
+                TOKEN_LISTENER => self.accept()?,
+                token if token < TOKEN_FIRST_CONTROL + self.backends.len() as u64 => {
+                    let backend = usize::try_from(token - TOKEN_FIRST_CONTROL).expect("an index of ours");
+                    self.on_control(backend, event.events());
+                }
+                token => self.on_client(token, event.events()),
+            }
+        }
+        self.offer_all();
+        Ok(count == 0)
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        for _ in 0..ACCEPTS_MAX {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            match accept4(self.listener.as_raw_fd(), flags) {
+                // SAFETY: the kernel has just made it for us.
+                Ok(fd) => self.admit(unsafe { OwnedFd::from_raw_fd(fd) }),
+                Err(Errno::EAGAIN) => return Ok(()),
+                // The client has gone before it was accepted.
+                Err(Errno::ECONNABORTED | Errno::EINTR) => (),
+                Err(error) => {
+                    tracing::warn!("cannot accept: {error}");
+                    self.epoll.delete(&self.listener)?;
+                    self.paused_until_ms = Some(self.now_ms() + ACCEPT_PAUSE_MS);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, client: OwnedFd) {
+        let watched = match self.copies.admit(client, self.now_ms()) {
+            Ok((slot, life)) => (slot, life),
+            Err(client) => return self.refuse(client, Refusal::TooMany),
+        };
+        self.watch(watched.0, watched.1);
+        self.offer_all();
+    }
+
+    fn watch(&mut self, slot: u32, life: u32) {
+        let interest = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        let event = EpollEvent::new(interest, client_token(slot, life));
+        let Some(copy) = self.copies.copy(slot, life) else { return };
+        if let Err(error) = self.epoll.add(copy, event) {
+            tracing::warn!("cannot watch a client: {error}");
+            // Unwatched, its slot would be taken for ever.
+            drop(self.copies.remove(slot, life));
+        }
+    }
+
+    fn on_client(&mut self, token: u64, events: EpollFlags) {
+        // Both directions are closed, or it was reset. A half-close is a matter of the api's.
+        if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+            let low = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).expect("32 bits");
+            let (slot, life) = (low(token), low(token >> 32));
+            if let Some(copy) = self.copies.remove(slot, life) {
+                self.unwatch(&copy);
+            }
+        }
+    }
+
+    /// A registration would outlive our descriptor as long as an api has one of the same connection.
+    fn unwatch(&self, copy: &OwnedFd) {
+        // It fails only for what was never watched.
+        let _ = self.epoll.delete(copy);
+    }
+
+    // Apis.
+
+    fn on_control(&mut self, backend: usize, events: EpollFlags) {
+        if events.contains(EpollFlags::EPOLLOUT) {
+            self.copies.set_full(backend, false);
+        }
+        loop {
+            let Some(control) = &self.backends[backend].control else { return };
+            let mut bytes = [0; MESSAGE_BYTES_MAX];
+            match handoff::receive(control.as_fd(), &mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(received) if received.len > 0 => match Message::decode(&bytes[..received.len]) {
+                    Some(Message::Draining) => self.copies.drain(backend),
+                    Some(Message::Released(ticket)) => self.take_back(ticket),
+                    _ => return self.end(backend, "said what is no message of ours"),
+                },
+                Ok(_) => return self.end(backend, "has ended"),
+                Err(error) => return self.end(backend, &error.to_string()),
+            }
+        }
+    }
+
+    fn take_back(&mut self, ticket: Ticket) {
+        let now_ms = self.now_ms();
+        if self.copies.take_back(ticket, now_ms) {
+            self.counts.moved += 1;
+        }
+    }
+
+    fn end(&mut self, backend: usize, why: &str) {
+        drop(self.backends[backend].control.take());
+        let (page, now_ms) = (&self.page, self.now_ms());
+        let ended = self.copies.end(backend, now_ms, |ticket| page.is_at_rest(ticket));
+        let reset = ended.reset.len();
+        for copy in ended.reset {
+            self.unwatch(&copy);
+            // The last descriptor of a connection that lingers for no time resets it.
+            let _ = SockRef::from(&copy).set_linger(Some(Duration::ZERO));
+        }
+        self.counts.moved += ended.moved as u64;
+        self.counts.reset += reset as u64;
+        tracing::info!(
+            "{} {why}: {} clients go on, {reset} are reset",
+            self.backends[backend].name,
+            ended.moved
+        );
+    }
+
+    fn connect(&mut self, backend: usize) -> io::Result<()> {
+        let control = handoff::connect_control(&self.backends[backend].path)?;
+        handoff::send(control.as_fd(), &Message::Hello.encode(), Some(self.page.memory()))?;
+        let interest =
+            EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        self.epoll.add(&control, EpollEvent::new(interest, TOKEN_FIRST_CONTROL + backend as u64))?;
+        self.backends[backend].control = Some(control);
+        self.copies.connect(backend);
+        tracing::info!("{} takes clients", self.backends[backend].name);
+        Ok(())
+    }
+
+    /// Sends everybody who waits to an api, as long as there is one.
+    fn offer_all(&mut self) {
+        let now_ms = self.now_ms();
+        while let Some((offer, copy)) = self.copies.offer(now_ms) {
+            let backend = &mut self.backends[offer.backend];
+            let control = backend.control.as_ref().expect("it is connected");
+            self.page.offer(offer.ticket);
+            match handoff::send(control.as_fd(), &Message::Client(offer.ticket).encode(), Some(copy.as_fd()))
+            {
+                Ok(()) => backend.handed_off += 1,
+                Err(error) => {
+                    // Room comes with EPOLLOUT; any other error with the end of the stream.
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::warn!("{} takes no client: {error}", backend.name);
+                    }
+                    self.copies.set_full(offer.backend, true);
+                    self.copies.take_back(offer.ticket, now_ms);
+                }
+            }
+        }
+    }
+
+    // Time.
+
+    fn tick(&mut self) -> io::Result<()> {
+        for backend in 0..self.backends.len() {
+            if self.backends[backend].control.is_none() {
+                // Nobody is there yet: the next tick asks again.
+                let _ = self.connect(backend);
+            }
+        }
+        let now_ms = self.now_ms();
+        if self.paused_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
+            self.paused_until_ms = None;
+            self.epoll.add(&self.listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
+        }
+        self.offer_all();
+        for (slot, life) in self.copies.overdue(now_ms, has_request) {
+            if let Some(client) = self.copies.remove(slot, life) {
+                self.unwatch(&client);
+                self.refuse(client, Refusal::NoApi);
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, client: OwnedFd, why: Refusal) {
+        self.counts.refused += 1;
+        let edge = Rc::clone(&self.edge);
+        // Without a descriptor for the runtime's sake there is nothing to tell it with.
+        if let Ok(stream) = TcpStream::from_std(client.into()) {
+            tokio::task::spawn_local(async move { edge.refuse(Stream::Tcp(stream), why).await });
+        }
+    }
+}
+
+/// True when the client has sent something that nobody has taken.
+fn has_request(client: &OwnedFd) -> bool {
+    SockRef::from(client).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|len| len > 0)
+}

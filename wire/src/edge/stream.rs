@@ -1,0 +1,149 @@
+//! The client's connection, whatever carries it: reading without taking, taking, writing, closing.
+
+use super::READ_BYTES;
+use nix::sys::socket::MsgFlags;
+use socket2::SockRef;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+/// The client's connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// From the listener on 9999, or handed off by lb.
+    Tcp(TcpStream),
+    /// From lb, or a process on this machine.
+    Unix(UnixStream),
+}
+
+/// Calls the same method of whatever carries the connection.
+macro_rules! either {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($inner) => $call,
+            Stream::Unix($inner) => $call,
+        }
+    };
+}
+
+impl Stream {
+    fn socket(&self) -> SockRef<'_> {
+        either!(self, stream => SockRef::from(stream))
+    }
+
+    /// Waits until there is something to read, the end of the stream included.
+    pub(super) async fn readable(&self) {
+        // An error is something to read, too.
+        let _ = either!(self, stream => stream.readable().await);
+    }
+
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_read_ready(cx))
+    }
+
+    /// Reads what has come, up to `block`, and leaves it in the socket if this is a look only. 0 is the end.
+    ///
+    /// A read that does not fill the block has emptied the socket, as tokio's own reads assume: readiness is cleared
+    /// without another read that would only say so.
+    pub(super) fn read(&self, block: &mut [MaybeUninit<u8>], is_look: bool) -> io::Result<usize> {
+        let flags = if is_look { MsgFlags::MSG_PEEK } else { MsgFlags::empty() };
+        let mut read = None;
+        let outcome = self.try_io(Interest::READABLE, || {
+            let len = self.socket().recv_with_flags(block, flags.bits())?;
+            read = Some(len);
+            if len < block.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (read, outcome) {
+            (Some(len), _) => Ok(len),
+            (None, outcome) => outcome.map(|()| 0),
+        }
+    }
+
+    fn try_io(&self, interest: Interest, io: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        either!(self, stream => stream.try_io(interest, io))
+    }
+
+    /// True when the client has said that nothing more will come, whatever is still in the socket.
+    pub(super) fn is_half_closed(&self, cx: &mut Context<'_>) -> bool {
+        let ready = match self {
+            Self::Tcp(stream) => pin!(stream.ready(Interest::READABLE)).as_mut().poll(cx),
+            Self::Unix(stream) => pin!(stream.ready(Interest::READABLE)).as_mut().poll(cx),
+        };
+        match ready {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+
+    /// Takes bytes out of the socket that a look has shown to be there.
+    pub(super) fn take(&self, len: usize) -> io::Result<()> {
+        let mut block = [MaybeUninit::uninit(); READ_BYTES];
+        let mut left = len;
+        while left > 0 {
+            let piece = left.min(READ_BYTES);
+            // For TCP MSG_TRUNC means that nothing is copied.
+            let taken = self.socket().recv_with_flags(&mut block[..piece], MsgFlags::MSG_TRUNC.bits())?;
+            if taken == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            left -= taken;
+        }
+        Ok(())
+    }
+
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            match either!(self, stream => stream.try_write_vectored(parts)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(either!(self, stream => stream.poll_write_ready(cx)))?;
+                }
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Writes all of it.
+    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = poll_fn(|cx| self.poll_write(cx, &[IoSlice::new(bytes)])).await?;
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    /// Says that we write nothing more.
+    pub(super) fn end_writing(&self) -> io::Result<()> {
+        self.socket().shutdown(Shutdown::Write)
+    }
+
+    /// Reads and forgets, at most `max` bytes, until the client has closed.
+    pub(super) async fn drain(&self, max: usize) {
+        let mut left = max;
+        while left > 0 {
+            self.readable().await;
+            let mut block = [MaybeUninit::uninit(); READ_BYTES];
+            match self.read(&mut block, false) {
+                Ok(0) => return,
+                Ok(len) => left = left.saturating_sub(len),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Ends the connection, whoever else has a descriptor of it. It is taken out of our epoll first, because the
+    /// registration would stay as long as any of those descriptors does.
+    pub(super) fn close(self) {
+        // A connection that is broken already needs no end.
+        let _ = match self {
+            Self::Tcp(stream) => stream.into_std().and_then(|stream| stream.shutdown(Shutdown::Both)),
+            Self::Unix(stream) => stream.into_std().and_then(|stream| stream.shutdown(Shutdown::Both)),
+        };
+    }
+}

@@ -1,0 +1,401 @@
+//! The hand-off between lb and an api: the client's socket goes from one to the other, and a word in shared memory says
+//! who may go on with it when the api ends.
+//!
+//! lb connects to the api's control socket (`NAME.control`, SEQPACKET: one message, at most one descriptor, no partial
+//! send). Its first message brings the [`Page`], each later one a client. The api says what it lets go of.
+//!
+//! ```text
+//!   lb                                                       api
+//!    | hello + page ------------------------------------------> |
+//!    | client: slot, generation + socket ---------------------> |   AT REST   nothing of the client is taken
+//!    |   keeps a copy of the socket                             |      ^  |
+//!    |                                                          |      |  v
+//!    | <------------------------------------ draining           |   CONSUMED  bytes are out of the socket, the answer
+//!    | <------------- released: slot, generation                |             is not whole in it
+//!    | (end of stream: the api has ended)                       |
+//! ```
+//!
+//! **The word** of a client is its generation and one bit. lb writes it before each hand-off, with the next generation;
+//! after that only the api does, by compare-and-swap, so an api whose client was given to another one can neither take
+//! bytes nor answer: its word is not there any more. When the control socket is at its end, and only then, the api has
+//! ended: silence or time is no proof. Clients at rest then go to another api with everything that they have sent still in
+//! the socket; of a client whose bytes are consumed nobody knows what was answered, so its connection is reset.
+//!
+//! Every descriptor of a client refers to one connection, and closing one of two ends nothing. Whoever ends a connection
+//! shuts it down both ways, after taking it out of its own epoll: that registration would outlive the descriptor.
+
+use crate::socket::bind_after;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    bind, connect, listen, recvmsg, sendmsg, socket,
+};
+use nix::unistd::ftruncate;
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Of these messages, so that another program's are noticed.
+const MAGIC: u32 = u32::from_le_bytes(*b"esp1");
+
+/// The longest message of any control socket.
+pub const MESSAGE_BYTES_MAX: usize = 64;
+
+/// A page has at most so many words, far more than a process has descriptors.
+const SLOTS_MAX: usize = 1 << 20;
+
+/// Balancers that connect at once: the one that there is, and the one that takes over from it.
+const BACKLOG: i32 = 16;
+
+/// Generations are counted in the bits above the lowest one.
+const CONSUMED: u32 = 1;
+
+/// The control socket of the api called `name` in `dir`.
+#[must_use]
+pub fn control_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.control"))
+}
+
+/// What is said over an api's control socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// lb: the descriptor is the page of all that follow.
+    Hello,
+    /// lb: the descriptor is a client's socket.
+    Client(Ticket),
+    /// api: give me no more clients.
+    Draining,
+    /// api: I am done with this client, at rest; give it to another one.
+    Released(Ticket),
+}
+
+/// Which client, and which time that it is handed off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Its word in the page.
+    pub slot: u32,
+    /// Counts the hand-offs of this slot, modulo 2 to the 31st.
+    pub generation: u32,
+}
+
+impl Message {
+    /// Its bytes: magic, kind, slot, generation; little-endian.
+    #[must_use]
+    pub fn encode(self) -> [u8; 16] {
+        let none = Ticket { slot: 0, generation: 0 };
+        let (kind, ticket) = match self {
+            Self::Hello => (1_u32, none),
+            Self::Client(ticket) => (2, ticket),
+            Self::Draining => (3, none),
+            Self::Released(ticket) => (4, ticket),
+        };
+        let mut bytes = [0; 16];
+        for (place, word) in bytes.chunks_exact_mut(4).zip([MAGIC, kind, ticket.slot, ticket.generation]) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads it back. `None` for anything else.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 16] = bytes.try_into().ok()?;
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let ticket = Ticket { slot: word(8), generation: word(12) };
+        match (word(0), word(4)) {
+            (MAGIC, 1) => Some(Self::Hello),
+            (MAGIC, 2) => Some(Self::Client(ticket)),
+            (MAGIC, 3) => Some(Self::Draining),
+            (MAGIC, 4) => Some(Self::Released(ticket)),
+            _ => None,
+        }
+    }
+}
+
+// Sockets.
+
+fn seqpacket() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
+}
+
+/// Binds a control socket, after a dead predecessor if need be: whoever calls holds the lock of this name.
+///
+/// # Errors
+/// What the system says, with the path.
+pub fn bind_control(path: &Path) -> io::Result<OwnedFd> {
+    bind_after(path, || {
+        let listener = seqpacket()?;
+        bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
+        listen(&listener, Backlog::new(BACKLOG)?)?;
+        Ok(listener)
+    })
+}
+
+/// Connects to a control socket; a Unix socket says at once whether somebody is there.
+///
+/// # Errors
+/// When nobody is.
+pub fn connect_control(path: &Path) -> io::Result<OwnedFd> {
+    let socket = seqpacket()?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
+}
+
+/// Sends one message, with a descriptor if there is one; never waits.
+///
+/// # Errors
+/// `WouldBlock` when the other side has no room, for the message or for one more descriptor on its way.
+pub fn send(control: BorrowedFd<'_>, message: &[u8], passed: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let fds: Vec<RawFd> = passed.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let rights = if fds.is_empty() { &[][..] } else { &rights[..] };
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    match sendmsg::<()>(control.as_raw_fd(), &[IoSlice::new(message)], rights, flags, None) {
+        Ok(_) => Ok(()),
+        Err(Errno::ETOOMANYREFS | Errno::ENOBUFS) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A message as it came.
+#[derive(Debug)]
+pub struct Received {
+    /// Its length; 0 is the end of the stream.
+    pub len: usize,
+    /// The descriptor that came with it.
+    pub passed: Option<OwnedFd>,
+    /// True when a descriptor came for which this process had no room: the kernel has dropped it.
+    pub is_lost: bool,
+}
+
+/// Receives one message; never waits.
+///
+/// # Errors
+/// `WouldBlock` when there is none.
+pub fn receive(control: BorrowedFd<'_>, message: &mut [u8; MESSAGE_BYTES_MAX]) -> io::Result<Received> {
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut parts = [IoSliceMut::new(message)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<()>(control.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    // With room for one descriptor and one in the message, cut rights mean that none was installed.
+    let is_lost = received.flags.contains(MsgFlags::MSG_CTRUNC);
+    let mut passed = None;
+    if !is_lost {
+        for rights in received.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(fds) = rights {
+                for fd in fds {
+                    // SAFETY: the kernel has just made it for this process, and nobody else has its number.
+                    passed = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
+            }
+        }
+    }
+    Ok(Received { len: received.bytes, passed, is_lost })
+}
+
+// The page.
+
+/// One word for each client that lb holds a copy of, in memory that lb and all apis see.
+#[derive(Debug)]
+pub struct Page {
+    words: NonNull<AtomicU32>,
+    slots: usize,
+    memory: OwnedFd,
+}
+
+impl Page {
+    /// A page of words for so many clients.
+    ///
+    /// # Errors
+    /// When the system has no memory for it.
+    pub fn create(slots: usize) -> io::Result<Self> {
+        let memory = memfd_create(c"espora-page", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let slots = slots.clamp(1, SLOTS_MAX);
+        ftruncate(&memory, i64::try_from(slots * size_of::<AtomicU32>()).unwrap_or(i64::MAX))?;
+        // Nobody may make it shorter: reading behind the end of a mapped file ends the reader.
+        fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
+        Self::open(memory)
+    }
+
+    /// The page that somebody else has made.
+    ///
+    /// # Errors
+    /// When it is no page.
+    pub fn open(memory: OwnedFd) -> io::Result<Self> {
+        let refuse =
+            |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("no page of ours: {why}"));
+        let seals = fcntl(&memory, FcntlArg::F_GET_SEALS)?;
+        if seals & SealFlag::F_SEAL_SHRINK.bits() == 0 {
+            return Err(refuse("it can be made shorter"));
+        }
+        let memory = File::from(memory);
+        let bytes = usize::try_from(memory.metadata()?.len()).unwrap_or(usize::MAX);
+        let slots = bytes / size_of::<AtomicU32>();
+        if slots > SLOTS_MAX {
+            return Err(refuse("it is too long"));
+        }
+        let len = NonZeroUsize::new(bytes).ok_or_else(|| refuse("it is empty"))?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. It is as long as the
+        // file, which cannot become shorter, and it is only ever read and written as atomics.
+        let words = unsafe { mmap(None, len, access, MapFlags::MAP_SHARED, &memory, 0)? };
+        Ok(Self { words: words.cast(), slots, memory: memory.into() })
+    }
+
+    /// How many words it has.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Its memory, to be passed on.
+    #[must_use]
+    pub fn memory(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+
+    fn word(&self, slot: u32) -> Option<&AtomicU32> {
+        let slot = usize::try_from(slot).ok().filter(|slot| *slot < self.slots)?;
+        // SAFETY: the mapping has `slots` aligned words and lives as long as `self`.
+        Some(unsafe { self.words.add(slot).as_ref() })
+    }
+
+    /// lb: this client is at rest and may be handed off under this ticket; an earlier one is void from here on.
+    pub fn offer(&self, ticket: Ticket) {
+        if let Some(word) = self.word(ticket.slot) {
+            word.store(ticket.generation << 1, Ordering::Release);
+        }
+    }
+
+    /// lb: whether nothing of this client was taken that is not answered.
+    #[must_use]
+    pub fn is_at_rest(&self, ticket: Ticket) -> bool {
+        self.word(ticket.slot).is_some_and(|word| word.load(Ordering::Acquire) == ticket.generation << 1)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped with this length, and every reference to a word borrows `self`. It fails only for an
+        // address that is not mapped.
+        let _ = unsafe { munmap(self.words.cast(), self.slots * size_of::<AtomicU32>()) };
+    }
+}
+
+/// An api's right to one client.
+#[derive(Clone, Debug)]
+pub struct Place {
+    page: Rc<Page>,
+    ticket: Ticket,
+}
+
+impl Place {
+    /// The place that a ticket names. `None` when the page has no such slot.
+    #[must_use]
+    pub fn new(page: Rc<Page>, ticket: Ticket) -> Option<Self> {
+        page.word(ticket.slot)?;
+        Some(Self { page, ticket })
+    }
+
+    /// Says that bytes of the client are going to be taken. False when the client is another one's by now.
+    #[must_use]
+    pub fn consume(&self) -> bool {
+        self.change(0, CONSUMED)
+    }
+
+    /// Says that everything taken has been answered. False when the client is another one's by now.
+    #[must_use]
+    pub fn rest(&self) -> bool {
+        self.change(CONSUMED, 0)
+    }
+
+    fn change(&self, from: u32, to: u32) -> bool {
+        let generation = self.ticket.generation << 1;
+        self.page.word(self.ticket.slot).is_some_and(|word| {
+            word.compare_exchange(generation | from, generation | to, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    const TICKET: Ticket = Ticket { slot: 7, generation: 3 };
+
+    #[test]
+    fn messages_are_read_back_as_written_and_nothing_else_is() {
+        for message in [Message::Hello, Message::Client(TICKET), Message::Draining, Message::Released(TICKET)]
+        {
+            let bytes = message.encode();
+            assert_eq!(Message::decode(&bytes), Some(message));
+            assert_eq!(Message::decode(&bytes[..15]), None);
+            for at in 0..8 {
+                let mut bytes = bytes;
+                bytes[at] ^= 0x80;
+                assert_eq!(Message::decode(&bytes), None);
+            }
+        }
+    }
+
+    #[test]
+    fn an_api_loses_its_client_with_the_next_hand_off() {
+        let ours = Page::create(16).unwrap();
+        let theirs = Rc::new(Page::open(ours.memory().try_clone_to_owned().unwrap()).unwrap());
+        ours.offer(TICKET);
+        let place = Place::new(Rc::clone(&theirs), TICKET).unwrap();
+        assert!(ours.is_at_rest(TICKET) && place.consume());
+        assert!(!ours.is_at_rest(TICKET) && !place.consume());
+        assert!(place.rest() && ours.is_at_rest(TICKET));
+        let next = Ticket { generation: 4, ..TICKET };
+        ours.offer(next);
+        assert!(!place.consume() && !ours.is_at_rest(TICKET) && ours.is_at_rest(next));
+        assert!(Place::new(theirs, Ticket { slot: 16, generation: 0 }).is_none());
+    }
+
+    #[test]
+    fn a_descriptor_arrives_with_its_message_and_the_end_without_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = control_path(dir.path(), "api1");
+        let listener = bind_control(&path).unwrap();
+        let sender = connect_control(&path).unwrap();
+        let receiver = std::os::unix::net::UnixListener::from(listener).accept().unwrap().0;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        send(sender.as_fd(), &Message::Draining.encode(), None).unwrap();
+        send(sender.as_fd(), &Message::Client(TICKET).encode(), Some(theirs.as_fd())).unwrap();
+        drop((theirs, sender));
+        let mut bytes = [0; MESSAGE_BYTES_MAX];
+        let first = receive(receiver.as_fd(), &mut bytes).unwrap();
+        assert_eq!(
+            (Message::decode(&bytes[..first.len]), first.passed.is_some()),
+            (Some(Message::Draining), false)
+        );
+        let second = receive(receiver.as_fd(), &mut bytes).unwrap();
+        assert_eq!(Message::decode(&bytes[..second.len]), Some(Message::Client(TICKET)));
+        drop(second);
+        // The passed one was the last of its kind.
+        assert_eq!(std::io::Read::read(&mut &ours, &mut [0]).unwrap(), 0);
+        assert_eq!(receive(receiver.as_fd(), &mut bytes).unwrap().len, 0);
+    }
+
+    #[test]
+    fn a_full_control_socket_does_not_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = control_path(dir.path(), "api1");
+        let _listener = bind_control(&path).unwrap();
+        let sender = connect_control(&path).unwrap();
+        let outcome = (0..100_000).find_map(|_| send(sender.as_fd(), &[0; 16], None).err());
+        assert_eq!(outcome.unwrap().kind(), io::ErrorKind::WouldBlock);
+    }
+}
