@@ -41,6 +41,9 @@ pub struct Config {
     /// How clients get to the apis
     #[arg(long, env = "MODE", value_enum, default_value_t = Mode::Forward)]
     pub mode: Mode,
+    /// Take over the sockets and the clients of the balancer that runs on SOCKET_DIR, which then ends
+    #[arg(long, env = "TAKE_OVER")]
+    pub take_over: bool,
     /// Client connections that are served at a time; more get 503
     #[arg(long, env = "CONNECTIONS_MAX", default_value_t = wire::edge::CONNECTIONS_MAX_DEFAULT)]
     pub connections_max: usize,

@@ -216,6 +216,52 @@ impl<C> Copies<C> {
         overdue
     }
 
+    /// Every client: its slot with the generation of its last hand-off, the api that has it, the copy.
+    pub fn each(&self) -> impl Iterator<Item = (Ticket, Option<usize>, &C)> {
+        (0_u32..).zip(&self.slots).filter_map(|(slot, place)| {
+            let client = place.client.as_ref()?;
+            let backend = match client.whereabouts {
+                Whereabouts::Waiting { .. } => None,
+                Whereabouts::With(backend) => Some(backend),
+            };
+            Some((Ticket { slot, generation: place.generation }, backend, &client.copy))
+        })
+    }
+
+    /// Takes up, before any client has come, where the balancer before this one was: `generation` tells how often each
+    /// slot was handed off. Returns slots and lives of the clients that are there now.
+    pub fn take_up(
+        &mut self,
+        generation: impl Fn(u32) -> u32,
+        clients: impl IntoIterator<Item = (Ticket, Option<usize>, C)>,
+        now_ms: u64,
+    ) -> Vec<(u32, u32)> {
+        for (slot, place) in (0_u32..).zip(&mut self.slots) {
+            place.generation = generation(slot);
+        }
+        let mut lives = Vec::new();
+        for (ticket, backend, copy) in clients {
+            let Some(place) = self.slots.get_mut(ticket.slot as usize) else { continue };
+            let whereabouts = match backend {
+                None => {
+                    self.waiting.push_back(ticket.slot);
+                    Whereabouts::Waiting { since_ms: now_ms }
+                }
+                Some(backend) => {
+                    self.backends[backend].held += 1;
+                    Whereabouts::With(backend)
+                }
+            };
+            place.generation = ticket.generation;
+            place.life += 1;
+            place.client = Some(Client { copy, whereabouts });
+            lives.push((ticket.slot, place.life));
+        }
+        let slots = &self.slots;
+        self.free.retain(|slot| slots[*slot as usize].client.is_none());
+        lives
+    }
+
     // Apis.
 
     /// Its control socket is there.
@@ -353,6 +399,31 @@ mod tests {
         assert_eq!(copy, "a");
         assert_ne!(next.backend, offer.backend);
         assert_eq!(next.ticket, Ticket { generation: offer.ticket.generation + 1, ..offer.ticket });
+    }
+
+    #[test]
+    fn another_balancer_goes_on_where_this_one_was() {
+        let mut copies = three();
+        offers(&mut copies);
+        let (slot, life) = (1, copies.slots[1].life);
+        let freed = copies.slots[1].generation;
+        copies.remove(slot, life).unwrap();
+        let waits = copies.each().next().unwrap().0;
+        copies.take_back(waits, 0);
+        let mut next = Copies::new(3, 2);
+        next.connect(0);
+        next.connect(1);
+        let generation = |slot| copies.slots[slot as usize].generation;
+        let clients: Vec<_> = copies.each().map(|(ticket, backend, copy)| (ticket, backend, *copy)).collect();
+        assert_eq!(next.take_up(generation, clients.clone(), 0).len(), 2);
+        assert_eq!(
+            next.each().map(|(ticket, backend, copy)| (ticket, backend, *copy)).collect::<Vec<_>>(),
+            clients
+        );
+        assert_eq!((next.len(), next.waiting_len(), held(&next)), (2, 1, held(&copies)));
+        assert_eq!(next.admit("d", 0).unwrap().0, slot);
+        offers(&mut next);
+        assert!(next.each().any(|(ticket, ..)| ticket == Ticket { slot, generation: freed + 1 }));
     }
 
     #[test]

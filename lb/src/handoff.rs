@@ -18,6 +18,7 @@
 //! Bounds: as many clients as the page has slots; [`EVENTS_MAX`] events and [`ACCEPTS_MAX`] clients a turn.
 
 use crate::copies::Copies;
+use crate::takeover::{Held, Holdings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{SockFlag, accept4};
@@ -82,7 +83,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct HandOff {
     epoll: Epoll,
-    listener: TcpListener,
+    listener: Rc<TcpListener>,
     /// Until when nothing is accepted.
     paused_until_ms: Option<u64>,
     page: Page,
@@ -104,21 +105,26 @@ impl AsRawFd for Watched {
 }
 
 impl HandOff {
-    /// A balancer over these apis, named and with their control sockets. `listener` is non-blocking.
+    /// A balancer over these apis, named and with their control sockets; with `holdings` it goes on where another one
+    /// was. `listener` is non-blocking.
     ///
     /// # Errors
     /// When the kernel has no epoll or no memory for us.
     pub fn new(
-        listener: TcpListener,
+        listener: Rc<TcpListener>,
         backends: impl IntoIterator<Item = (String, PathBuf)>,
         connections_max: usize,
+        holdings: Option<Holdings>,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
-        let page = Page::create(connections_max)?;
+        epoll.add(&*listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
+        let (page, apis, clients) = match holdings {
+            Some(Holdings { page, apis, clients }) => (page, apis, clients),
+            None => (Page::create(connections_max)?, Vec::new(), Vec::new()),
+        };
         let backend = |(name, path)| Backend { name, path, control: None, handed_off: 0 };
         let backends: Vec<Backend> = backends.into_iter().map(backend).collect();
-        Ok(Self {
+        let mut this = Self {
             epoll,
             listener,
             paused_until_ms: None,
@@ -128,7 +134,39 @@ impl HandOff {
             started: Instant::now(),
             edge: Rc::new(Edge::new(0)),
             counts: Counts::default(),
-        })
+        };
+        this.take_up(apis, clients)?;
+        Ok(this)
+    }
+
+    /// Goes on with the apis and the clients of the balancer before this one. An api that is none of ours keeps its
+    /// clients, and they end with it.
+    fn take_up(
+        &mut self,
+        apis: Vec<(String, OwnedFd, bool)>,
+        clients: Vec<(Ticket, Option<usize>, OwnedFd)>,
+    ) -> io::Result<()> {
+        let mut indices = Vec::new();
+        for (name, control, drains) in apis {
+            let backend = self.backends.iter().position(|backend| backend.name == name);
+            if let Some(backend) = backend {
+                self.follow(backend, control)?;
+                if drains {
+                    self.copies.drain(backend);
+                }
+            }
+            indices.push(backend);
+        }
+        let clients = clients.into_iter().filter_map(|(ticket, api, copy)| match api {
+            None => Some((ticket, None, copy)),
+            Some(api) => Some((ticket, Some((*indices.get(api)?)?), copy)),
+        });
+        let (page, now_ms) = (&self.page, self.now_ms());
+        let lives = self.copies.take_up(|slot| page.generation(slot), clients, now_ms);
+        for (slot, life) in lives {
+            self.watch(slot, life);
+        }
+        Ok(())
     }
 
     /// Hands off for ever. Must run inside a [`tokio::runtime::LocalRuntime`].
@@ -235,7 +273,7 @@ impl HandOff {
                 Err(Errno::ECONNABORTED | Errno::EINTR) => (),
                 Err(error) => {
                     tracing::warn!("cannot accept: {error}");
-                    self.epoll.delete(&self.listener)?;
+                    self.epoll.delete(&*self.listener)?;
                     self.paused_until_ms = Some(self.now_ms() + ACCEPT_PAUSE_MS);
                     return Ok(());
                 }
@@ -244,7 +282,8 @@ impl HandOff {
         Ok(())
     }
 
-    fn admit(&mut self, client: OwnedFd) {
+    /// Takes a client that has come, or that another balancer has brought to rest.
+    pub fn admit(&mut self, client: OwnedFd) {
         let watched = match self.copies.admit(client, self.now_ms()) {
             Ok((slot, life)) => (slot, life),
             Err(client) => return self.refuse(client, Refusal::TooMany),
@@ -332,12 +371,17 @@ impl HandOff {
     fn connect(&mut self, backend: usize) -> io::Result<()> {
         let control = handoff::connect_control(&self.backends[backend].path)?;
         handoff::send(control.as_fd(), &Message::Hello.encode(), Some(self.page.memory()))?;
+        self.follow(backend, control)?;
+        tracing::info!("{} takes clients", self.backends[backend].name);
+        Ok(())
+    }
+
+    fn follow(&mut self, backend: usize, control: OwnedFd) -> io::Result<()> {
         let interest =
             EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         self.epoll.add(&control, EpollEvent::new(interest, TOKEN_FIRST_CONTROL + backend as u64))?;
         self.backends[backend].control = Some(control);
         self.copies.connect(backend);
-        tracing::info!("{} takes clients", self.backends[backend].name);
         Ok(())
     }
 
@@ -375,7 +419,7 @@ impl HandOff {
         let now_ms = self.now_ms();
         if self.paused_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
             self.paused_until_ms = None;
-            self.epoll.add(&self.listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
+            self.epoll.add(&*self.listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
         }
         self.offer_all();
         for (slot, life) in self.copies.overdue(now_ms, has_request) {
@@ -394,6 +438,24 @@ impl HandOff {
         if let Ok(stream) = TcpStream::from_std(client.into()) {
             tokio::task::spawn_local(async move { edge.refuse(Stream::Tcp(stream), why).await });
         }
+    }
+}
+
+impl Held for HandOff {
+    fn page(&self) -> &Page {
+        &self.page
+    }
+
+    fn apis(&self) -> impl Iterator<Item = (usize, &str, &OwnedFd, bool)> {
+        self.backends.iter().zip(self.copies.backends()).enumerate().filter_map(
+            |(at, (backend, standing))| {
+                Some((at, backend.name.as_str(), backend.control.as_ref()?, standing.is_draining))
+            },
+        )
+    }
+
+    fn clients(&self) -> impl Iterator<Item = (Ticket, Option<usize>, &OwnedFd)> {
+        self.copies.each()
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Reading order: for mode forward [`backend`] (one api: its connections, whether it answers), [`balance`] (whose turn it
 //! is), [`forward`] (a request goes through); for mode hand-off [`copies`] (which client is with which api), [`handoff`]
-//! (a socket goes to an api); then [`server`] (what runs together).
+//! (a socket goes to an api); then [`takeover`] (a new balancer in the place of an old one) and [`server`] (what runs
+//! together).
 //!
 //! Forward is a reverse proxy that balances each request and repeats it on another backend where that is safe. The head
 //! that a backend gets is written anew from what was parsed, so no byte of a client's framing passes through. Hand-off
@@ -17,3 +18,4 @@ pub mod forward;
 pub mod handoff;
 pub mod metrics;
 pub mod server;
+pub mod takeover;

@@ -8,7 +8,8 @@ use hyper_util::client::legacy::Client;
 use hyperlocal::{UnixClientExt, Uri};
 use lb::config::{Arguments, Command, Config};
 use lb::server;
-use std::path::{Path, PathBuf};
+use lb::takeover::Start;
+use std::path::Path;
 use std::time::Duration;
 use tokio::runtime::LocalRuntime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,10 +33,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     // As process 1 of a container a signal without a handler is ignored.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     socket::raise_descriptor_limit();
-    let (admin, _lock) =
-        socket::bind(&admin_path(&config.socket_dir)).context("SOCKET_DIR: cannot bind lb.sock")?;
-    let listener =
-        server::bind(config.listen).with_context(|| format!("LISTEN: cannot bind {}", config.listen))?;
+    let start = Start::new(config).await.context("SOCKET_DIR, LISTEN: cannot have the balancer's sockets")?;
     let backends = config.backends.join(", ");
     tracing::info!("lb listens on {}, mode {:?}, for {backends}", config.listen, config.mode);
     let shutdown = async {
@@ -44,18 +42,14 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
             _ = interrupt.recv() => (),
         }
     };
-    server::run(listener, admin, config, shutdown).await?;
+    server::run(start, config, shutdown).await?;
     tracing::info!("lb ended");
     Ok(())
 }
 
-fn admin_path(socket_dir: &Path) -> PathBuf {
-    socket_dir.join("lb.sock")
-}
-
 async fn healthcheck(socket_dir: &Path) -> anyhow::Result<()> {
     let client: Client<_, Empty<Bytes>> = Client::unix();
-    let url: hyper::Uri = Uri::new(admin_path(socket_dir), "/health").into();
+    let url: hyper::Uri = Uri::new(socket::backend_path(socket_dir, "lb"), "/health").into();
     let answer = tokio::time::timeout(HEALTHCHECK_PATIENCE, client.get(url)).await;
     let status = answer.context("lb does not answer")?.context("no lb there")?.status();
     ensure!(status.is_success(), "lb answered {status}: no api takes a connection");

@@ -6,14 +6,17 @@ use crate::config::{Config, Mode};
 use crate::forward::Forward;
 use crate::handoff::HandOff;
 use crate::metrics;
+use crate::takeover::{self, Holdings, Passage, Sockets, Start};
 use hyper::StatusCode;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use wire::edge::{Edge, Reply, Request, Stream};
 use wire::handoff::control_path;
@@ -51,78 +54,185 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// What serves the clients.
 #[derive(Clone)]
 enum Balancer {
-    Forward(Rc<Edge>, Rc<Forward>),
+    Forward(Rc<Forwarding>),
     HandOff(Rc<RefCell<HandOff>>),
 }
 
-/// Serves until `shutdown`, then drains: what has begun is answered.
-/// Must run inside a [`tokio::runtime::LocalRuntime`].
+/// Clients whose requests are forwarded.
+struct Forwarding {
+    clients: Edge,
+    forward: Forward,
+    /// The balancer that gets those at rest.
+    successor: OnceCell<Passage>,
+}
+
+/// Serves until `shutdown`, then drains: what has begun is answered. When another balancer takes over, that one gets the
+/// clients instead. Must run inside a [`tokio::runtime::LocalRuntime`].
 ///
 /// # Errors
-/// When the listeners cannot be used at all.
-pub async fn run(
-    listener: std::net::TcpListener,
-    admin: std::os::unix::net::UnixListener,
-    config: &Config,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let admin = UnixListener::from_std(admin)?;
-    let balancer = match config.mode {
-        Mode::Forward => {
-            let backend =
-                |name: &String| Backend::new(name.clone(), socket::backend_path(&config.socket_dir, name));
-            let forward = Forward::new(config.backends.iter().map(backend).collect());
-            Balancer::Forward(Rc::new(Edge::new(config.connections_max)), Rc::new(forward))
-        }
-        Mode::HandOff => {
-            let backend = |name: &String| (name.clone(), control_path(&config.socket_dir, name));
-            let backends = config.backends.iter().map(backend);
-            let hand_off = HandOff::new(listener.try_clone()?, backends, config.connections_max)?;
-            Balancer::HandOff(Rc::new(RefCell::new(hand_off)))
+/// When the sockets cannot be used at all.
+pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    let Start { sockets, holdings, predecessor } = start;
+    let balancer = Balancer::new(config, &sockets.clients, holdings)?;
+    let admin = UnixListener::from_std(sockets.admin.try_clone()?)?;
+    let control = UnixListener::from_std(sockets.control.try_clone()?.into())?;
+    if let Some(predecessor) = predecessor {
+        let passage = takeover::dismiss(predecessor).await?;
+        let balancer = balancer.clone();
+        tokio::task::spawn_local(async move { balancer.take_clients(&passage).await });
+    }
+    let mut shutdown = pin!(shutdown);
+    let successor = loop {
+        let applicant = tokio::select! {
+            ended = balancer.serve(&sockets.clients) => return ended,
+            () = accept_admins(&admin, &balancer) => continue,
+            () = &mut shutdown => break None,
+            accepted = control.accept() => match accepted {
+                Ok((applicant, _)) => applicant.into_std()?.into(),
+                Err(error) => {
+                    tracing::warn!("cannot accept on lb.control: {error}");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        // Nothing is balanced meanwhile: what is passed on is the state of one moment.
+        match balancer.pass_on(&sockets, applicant).await {
+            Ok(passage) => break Some(passage),
+            Err(error) => tracing::warn!("nobody has taken over ({error}): going on"),
         }
     };
-    tokio::select! {
-        ended = balance(listener, &balancer) => ended?,
-        () = accept_admins(&admin, &balancer) => (),
-        () = shutdown => (),
+    match successor {
+        // New connections are refused from here on: the next balancer, or nobody, takes them.
+        None => drop((sockets, control, admin)),
+        Some(passage) => {
+            tracing::info!("another balancer has taken over");
+            sockets.forget();
+            balancer.succeed(passage);
+        }
     }
     tracing::info!("draining");
-    // The listener is closed by now: new connections are refused. Clients that were handed off stay with their apis.
-    if let Balancer::Forward(clients, _) = &balancer {
-        clients.drain(DRAIN_PATIENCE).await;
+    // Clients that were handed off stay with their apis.
+    if let Balancer::Forward(forwarding) = &balancer {
+        match forwarding.successor.get() {
+            Some(_) => forwarding.clients.release(DRAIN_PATIENCE).await,
+            None => forwarding.clients.drain(DRAIN_PATIENCE).await,
+        }
     }
     Ok(())
 }
 
-async fn balance(listener: std::net::TcpListener, balancer: &Balancer) -> io::Result<()> {
-    match balancer {
-        Balancer::Forward(clients, forward) => {
-            let listener = TcpListener::from_std(listener)?;
-            accept_clients(&listener, clients, forward).await;
-            Ok(())
+impl Balancer {
+    fn new(
+        config: &Config,
+        clients: &Rc<std::net::TcpListener>,
+        holdings: Option<Holdings>,
+    ) -> io::Result<Self> {
+        Ok(match config.mode {
+            Mode::Forward => {
+                let backend = |name: &String| {
+                    Backend::new(name.clone(), socket::backend_path(&config.socket_dir, name))
+                };
+                Self::Forward(Rc::new(Forwarding {
+                    clients: Edge::new(config.connections_max),
+                    forward: Forward::new(config.backends.iter().map(backend).collect()),
+                    successor: OnceCell::new(),
+                }))
+            }
+            Mode::HandOff => {
+                let backend = |name: &String| (name.clone(), control_path(&config.socket_dir, name));
+                let backends = config.backends.iter().map(backend);
+                let hand_off = HandOff::new(Rc::clone(clients), backends, config.connections_max, holdings)?;
+                Self::HandOff(Rc::new(RefCell::new(hand_off)))
+            }
+        })
+    }
+
+    async fn serve(&self, clients: &std::net::TcpListener) -> io::Result<()> {
+        match self {
+            Self::Forward(forwarding) => {
+                let listener = TcpListener::from_std(clients.try_clone()?)?;
+                accept_clients(&listener, forwarding).await;
+                Ok(())
+            }
+            Self::HandOff(hand_off) => HandOff::run(hand_off).await,
         }
-        Balancer::HandOff(hand_off) => HandOff::run(hand_off).await,
+    }
+
+    /// Takes the clients that the balancer before this one has brought to rest.
+    async fn take_clients(&self, passage: &Passage) {
+        loop {
+            match (passage.next_client().await, self) {
+                (Ok(Some(client)), Self::Forward(forwarding)) => match TcpStream::from_std(client.into()) {
+                    Ok(stream) => forwarding.take(stream),
+                    Err(error) => tracing::warn!("cannot watch a client: {error}"),
+                },
+                (Ok(Some(client)), Self::HandOff(hand_off)) => hand_off.borrow_mut().admit(client),
+                (Ok(None), _) => return,
+                (Err(error), _) => return tracing::warn!("the balancer before this one: {error}"),
+            }
+        }
+    }
+
+    #[expect(clippy::await_holding_refcell_ref, reason = "nothing else runs that has a use for it")]
+    async fn pass_on(&self, sockets: &Sockets, applicant: OwnedFd) -> io::Result<Passage> {
+        match self {
+            Self::Forward(_) => sockets.pass_on(applicant, None::<&HandOff>).await,
+            Self::HandOff(hand_off) => sockets.pass_on(applicant, Some(&*hand_off.borrow())).await,
+        }
+    }
+
+    fn succeed(&self, passage: Passage) {
+        if let Self::Forward(forwarding) = self {
+            // There is one successor: after it nothing is accepted on lb.control.
+            let _ = forwarding.successor.set(passage);
+        }
+    }
+
+    async fn has_api(&self) -> bool {
+        match self {
+            Self::Forward(forwarding) => {
+                for backend in forwarding.forward.backends() {
+                    if backend.is_reachable().await {
+                        return true;
+                    }
+                }
+                false
+            }
+            Self::HandOff(hand_off) => hand_off.borrow().has_api(),
+        }
     }
 }
 
-async fn accept_clients(listener: &TcpListener, clients: &Rc<Edge>, forward: &Rc<Forward>) {
+impl Forwarding {
+    fn take(self: &Rc<Self>, stream: TcpStream) {
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let served =
+                this.clients.serve(Stream::Tcp(stream), None, |request| this.forward.handle(request));
+            if let (Some(stream), Some(successor)) = (served.await, this.successor.get())
+                && let Ok(client) = stream.into_fd()
+            {
+                // Of one that cannot be sent ours is the last descriptor: its client sees the end.
+                let _ = successor.send_client(client.as_fd()).await;
+            }
+        });
+    }
+}
+
+async fn accept_clients(listener: &TcpListener, forwarding: &Rc<Forwarding>) {
     let mut sweep = interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let (clients, forward) = (Rc::clone(clients), Rc::clone(forward));
-                    tokio::task::spawn_local(async move {
-                        clients.serve(Stream::Tcp(stream), None, |request| forward.handle(request)).await;
-                    });
-                }
+                Ok((stream, _)) => forwarding.take(stream),
                 Err(error) => {
                     tracing::warn!("cannot accept: {error}");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = sweep.tick() => clients.sweep(),
+            _ = sweep.tick() => forwarding.clients.sweep(),
         }
     }
 }
@@ -146,28 +256,14 @@ async fn administer(request: Request, balancer: &Balancer) -> Reply {
         "/metrics" => Reply::json(
             StatusCode::OK,
             match balancer {
-                Balancer::Forward(clients, forward) => metrics::of_forward(forward, clients),
+                Balancer::Forward(forwarding) => {
+                    metrics::of_forward(&forwarding.forward, &forwarding.clients)
+                }
                 Balancer::HandOff(hand_off) => metrics::of_hand_off(&hand_off.borrow()),
             },
         ),
         "/health" if balancer.has_api().await => Reply::json(StatusCode::OK, r#"{"status":"ok"}"#),
         "/health" => Reply::unavailable("no_api", "no api takes a connection"),
         _ => Reply::error(StatusCode::NOT_FOUND, "unknown_path", "GET /metrics or GET /health"),
-    }
-}
-
-impl Balancer {
-    async fn has_api(&self) -> bool {
-        match self {
-            Self::Forward(_, forward) => {
-                for backend in forward.backends() {
-                    if backend.is_reachable().await {
-                        return true;
-                    }
-                }
-                false
-            }
-            Self::HandOff(hand_off) => hand_off.borrow().has_api(),
-        }
     }
 }

@@ -276,6 +276,12 @@ impl Page {
         }
     }
 
+    /// lb: the generation of the last ticket of a slot.
+    #[must_use]
+    pub fn generation(&self, slot: u32) -> u32 {
+        self.word(slot).map_or(0, |word| word.load(Ordering::Acquire) >> 1)
+    }
+
     /// lb: whether nothing of this client was taken that is not answered.
     #[must_use]
     pub fn is_at_rest(&self, ticket: Ticket) -> bool {

@@ -137,6 +137,42 @@ impl System {
         });
     }
 
+    /// A new balancer takes over from the one of this mode, which ends.
+    pub(crate) fn take_over(&mut self, is_hand_off: bool) {
+        let mut setup = self.setup.clone();
+        setup.lb_args.push("--take-over");
+        let dir = self.dir.path();
+        let (old, mode, dir, addr) = if is_hand_off {
+            (&mut self.hand_off, "hand-off", dir.join(HAND_OFF_DIR), self.hand_off_addr)
+        } else {
+            (&mut self.lb, "forward", dir.to_owned(), self.lb_addr)
+        };
+        let new = spawn_lb(&dir, &setup, mode, addr);
+        old.wait();
+        *old = new;
+    }
+
+    /// Ends the store in good order and starts the next one.
+    pub(crate) fn restart_store(&mut self) {
+        self.store.signal(Signal::SIGTERM);
+        self.store.wait();
+        self.start_store_again();
+        let api = self.api(0);
+        self.until("the store is there again", |_| api.status("/health") == Some(200));
+    }
+
+    /// Ends an api in good order and starts the next one; the first is 0.
+    pub(crate) fn restart_api(&mut self, index: usize) {
+        self.apis[index].signal(Signal::SIGTERM);
+        self.apis[index].wait();
+        self.start_api_again(index);
+    }
+
+    /// The folder of the sockets of the balancer that hands off.
+    pub(crate) fn hand_off_dir(&self) -> PathBuf {
+        self.dir.path().join(HAND_OFF_DIR)
+    }
+
     /// Waits until something is so.
     pub(crate) fn until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + READY_TIMEOUT;

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
@@ -137,13 +138,21 @@ impl Stream {
         }
     }
 
+    /// The descriptor, out of our epoll, for another process.
+    ///
+    /// # Errors
+    /// When the runtime does not let go of it.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Self::Tcp(stream) => stream.into_std()?.into(),
+            Self::Unix(stream) => stream.into_std()?.into(),
+        })
+    }
+
     /// Ends the connection, whoever else has a descriptor of it. It is taken out of our epoll first, because the
     /// registration would stay as long as any of those descriptors does.
     pub(super) fn close(self) {
         // A connection that is broken already needs no end.
-        let _ = match self {
-            Self::Tcp(stream) => stream.into_std().and_then(|stream| stream.shutdown(Shutdown::Both)),
-            Self::Unix(stream) => stream.into_std().and_then(|stream| stream.shutdown(Shutdown::Both)),
-        };
+        let _ = self.into_fd().and_then(|fd| SockRef::from(&fd).shutdown(Shutdown::Both));
     }
 }

@@ -1,0 +1,171 @@
+//! Every process is exchanged for the next one under load, and no client notices: no request fails, and no connection
+//! ends.
+
+mod common;
+
+use common::client::{Connection, End, Way};
+use common::processors::Processors;
+use common::system::{READY_TIMEOUT, System};
+use common::{fresh_id, get, pay, payment, post};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use wire::handoff::{connect_control, control_path, send};
+
+/// How long the processes are restarted in turn; `ESPORA_ROLLING_S` makes it longer.
+const ROLLING_DEFAULT: Duration = Duration::from_secs(4);
+
+/// Clients of each balancer that keep their connection, and those that make a new one for each request.
+const KEEPING: usize = 12;
+const FRESH: usize = 2;
+
+/// A client of this pace posts some 300 payments a second.
+const PAUSE: Duration = Duration::from_millis(3);
+
+/// What clients saw.
+#[derive(Debug, Default)]
+struct Seen {
+    accepted: u64,
+    failed: Vec<String>,
+}
+
+/// One client, until it is told to end. One that keeps its connection never makes another.
+fn run_client(way: &Way, keeps: bool, is_over: &AtomicBool) -> Seen {
+    let mut seen = Seen::default();
+    let mut kept: Option<Connection> = None;
+    while !is_over.load(Ordering::Relaxed) {
+        let mut connection = match kept.take().map_or_else(|| way.try_connect(), Ok) {
+            Ok(connection) => connection,
+            Err(error) => {
+                seen.failed.push(format!("no connection ({way}): {error}"));
+                return seen;
+            }
+        };
+        match connection.ask(&pay(payment(&fresh_id(), "19.90"))).map(|answer| answer.status) {
+            Ok(200 | 202) => seen.accepted += 1,
+            other => {
+                seen.failed.push(format!("{way}, {} kept: {other:?}", if keeps { "" } else { "not" }));
+                return seen;
+            }
+        }
+        kept = keeps.then_some(connection);
+        thread::sleep(PAUSE);
+    }
+    seen
+}
+
+/// Runs clients through both balancers while `change` is at work; what they saw.
+fn under_load(system: &mut System, change: impl FnOnce(&mut System)) -> Seen {
+    let is_over = AtomicBool::new(false);
+    let ways = [system.lb(), system.hand_off()];
+    thread::scope(|scope| {
+        let mut clients = Vec::new();
+        for way in &ways {
+            for number in 0..KEEPING + FRESH {
+                let is_over = &is_over;
+                clients.push(scope.spawn(move || run_client(way, number < KEEPING, is_over)));
+            }
+        }
+        change(system);
+        is_over.store(true, Ordering::Relaxed);
+        let mut all = Seen::default();
+        for client in clients {
+            let seen = client.join().expect("a client does not panic");
+            all.accepted += seen.accepted;
+            all.failed.extend(seen.failed);
+        }
+        all
+    })
+}
+
+#[test]
+fn every_process_is_restarted_in_turn_and_no_request_fails() {
+    let rolling = std::env::var("ESPORA_ROLLING_S").ok().and_then(|seconds| seconds.parse().ok());
+    let rolling = rolling.map_or(ROLLING_DEFAULT, Duration::from_secs);
+    let processors = Processors::start();
+    let mut system = System::start_as(common::system::Setup::default(), Some(&processors));
+    let mut rounds = 0;
+    let seen = under_load(&mut system, |system| {
+        let began = Instant::now();
+        while began.elapsed() < rolling {
+            system.restart_api(rounds % 2);
+            system.take_over(false);
+            system.take_over(true);
+            system.restart_store();
+            rounds += 1;
+        }
+    });
+    println!("{} payments in {rounds} rounds, {} failed", seen.accepted, seen.failed.len());
+    assert!(seen.failed.is_empty(), "{:#?}\n{}", seen.failed, system.logs());
+    assert!(rounds > 0 && seen.accepted > 0);
+    system.until_settled();
+    assert_eq!(processors.charged(), seen.accepted);
+}
+
+#[test]
+fn clients_that_were_taken_over_outlive_their_api_too() {
+    let mut system = System::start();
+    let mut clients: Vec<Connection> = (0..8).map(|_| system.hand_off().connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.be_patient(READY_TIMEOUT);
+        if number < 4 {
+            assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
+        } else {
+            client.send(&pay(payment(&fresh_id(), "19.90"))[..80]);
+        }
+    }
+    let rests: Vec<Vec<u8>> = clients.iter().map(|_| get("/health")).collect();
+    for round in 0..3 {
+        system.take_over(true);
+        let ended = round % 2;
+        system.apis[ended].kill();
+        for (client, request) in clients[..4].iter_mut().zip(&rests) {
+            assert_eq!(client.ask(request).map(|answer| answer.status), Ok(200), "round {round}");
+        }
+        system.start_api_again(ended);
+    }
+}
+
+#[test]
+fn a_purge_that_is_being_carried_out_is_taken_over_as_one_that_nobody_may_repeat() {
+    let setup = common::system::Setup { api_args: vec!["--purge", "open"], ..Default::default() };
+    let mut system = System::start_as(setup, None);
+    let mut client = system.hand_off().connect();
+    system.store.signal(nix::sys::signal::Signal::SIGSTOP);
+    client.send(&post("/purge-payments", "Content-Length: 0\r\n", ""));
+    for api in [system.api(0), system.api(1)] {
+        for _ in 0..2 {
+            assert_eq!(api.status("/nowhere"), Some(404));
+        }
+    }
+    system.take_over(true);
+    system.apis[0].kill();
+    system.apis[1].kill();
+    assert_eq!(client.answer(false).map(|answer| answer.status), Err(End::Reset));
+}
+
+#[test]
+fn a_balancer_that_nobody_takes_over_from_goes_on() {
+    let mut system = System::start();
+    let mut clients: Vec<Connection> = (0..4).map(|_| system.hand_off().connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
+    }
+    let path = control_path(&system.hand_off_dir(), "lb");
+    for said in [&b""[..], b"what is no message", b"elb1\x01\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0"] {
+        let applicant = connect_control(&path).unwrap();
+        if !said.is_empty() {
+            send(applicant.as_fd(), said, None).unwrap();
+        }
+        drop(applicant);
+    }
+    for client in &mut clients {
+        assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
+    }
+    system.apis[0].kill();
+    for client in &mut clients {
+        assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
+    }
+    assert_eq!(system.hand_off().status("/health"), Some(200));
+}
