@@ -1,20 +1,14 @@
-//! HTTP to one processor: a pool of keep-alive connections, as many as there are calls at once.
+//! HTTP to one processor: kept connections, as many as there are calls at once.
 //!
-//! What matters is to tell apart what was never sent, what was answered, and what is unknown. Never sent is only a
-//! connection that could not be made, and a request that hyper hands back as not written; everything else that ends
-//! without an answer is unknown. A call has no time limit here: giving up would close its socket, and a closed socket
+//! What matters is to tell apart what was never sent, what was answered, and what is unknown ([`wire::pool`]). A call has no time limit here: giving up would close its socket, and a closed socket
 //! does not cancel a payment.
 
 use crate::config::Address;
 use crate::evidence::Answer;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
-use std::cell::RefCell;
+use hyper::{Method, Request};
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use wire::frame::{CallKind, Health, Lease};
+use wire::pool::{self, Pool, SendError};
 
 /// A connection that is not made within this is not made at all: nothing was sent.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -46,27 +41,15 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(12);
 /// When the kernel begins to ask whether a silent peer is still there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 
-/// How a call ended without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallError {
-    /// Not a byte of it was written.
-    NeverSent,
-    /// It may have arrived.
-    Unknown,
-}
-
-/// A connection with the head of an answer on it; the body follows.
-pub struct Answering {
-    response: Response<Incoming>,
-    sender: SendRequest<Full<Bytes>>,
-}
+/// The answer to a call; its body may still be on its way.
+pub struct Answering(pool::Answering);
 
 /// One processor.
 pub struct Processor {
     address: Address,
     host: HeaderValue,
     resolved: Mutex<Option<(SocketAddr, Instant)>>,
-    idle: RefCell<Vec<SendRequest<Full<Bytes>>>>,
+    pool: Pool,
 }
 
 impl Processor {
@@ -77,14 +60,14 @@ impl Processor {
     #[must_use]
     pub fn new(address: Address) -> Self {
         let host = HeaderValue::from_str(address.authority.as_str()).expect("an authority is a valid field");
-        Self { address, host, resolved: Mutex::default(), idle: RefCell::default() }
+        Self { address, host, resolved: Mutex::default(), pool: Pool::new(IDLE_MAX) }
     }
 
     /// Makes a leased call and returns with the head of its answer.
     ///
     /// # Errors
-    /// [`CallError`] when there will be no answer.
-    pub async fn call(&self, lease: &Lease) -> Result<Answering, CallError> {
+    /// [`SendError`] when there will be no answer.
+    pub async fn call(&self, lease: &Lease) -> Result<Answering, SendError> {
         match lease.kind {
             CallKind::Post => self.send(self.request(Method::POST, "/payments", payment(lease))).await,
             CallKind::Get => {
@@ -124,39 +107,11 @@ impl Processor {
         request
     }
 
-    /// Sends on an idle connection if one is alive, else on a new one. A request that comes back unwritten, because the
-    /// processor had closed an idle connection, goes on the next.
-    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Answering, CallError> {
-        loop {
-            let idle = self.take_idle();
-            let is_new = idle.is_none();
-            let mut sender = match idle {
-                Some(sender) => sender,
-                None => self.connect().await.map_err(|_| CallError::NeverSent)?,
-            };
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok(Answering { response, sender }),
-                Err(mut error) => match error.take_message() {
-                    Some(_) if is_new => return Err(CallError::NeverSent),
-                    Some(unsent) => request = unsent,
-                    None => return Err(CallError::Unknown),
-                },
-            }
-        }
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answering, SendError> {
+        self.pool.send(request, async || self.connect().await).await.map(Answering)
     }
 
-    /// The connection used last is the likeliest to be alive.
-    fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some(sender) = idle.pop() {
-            if sender.is_ready() {
-                return Some(sender);
-            }
-        }
-        None
-    }
-
-    async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
+    async fn connect(&self) -> io::Result<TcpStream> {
         let connecting = async {
             let address = self.resolve().await?;
             TcpStream::connect(address).await
@@ -166,10 +121,7 @@ impl Processor {
         stream.set_nodelay(true)?;
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
         socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        // Its errors come back through the sender.
-        tokio::task::spawn_local(async move { connection.await.ok() });
-        Ok(sender)
+        Ok(stream)
     }
 
     /// Where the processor is now. Connections that are made together share one answer of the resolver.
@@ -191,12 +143,10 @@ impl Processor {
     pub async fn put_back(&self, mut answering: Answering) {
         let rest = async {
             answering.read_body().await?;
-            answering.sender.ready().await.ok()
+            Some(self.pool.put_back(answering.0).await)
         };
-        let is_usable = matches!(tokio::time::timeout(REST_PATIENCE, rest).await, Ok(Some(())));
-        if is_usable && self.idle.borrow().len() < IDLE_MAX {
-            self.idle.borrow_mut().push(answering.sender);
-        }
+        // Dropped before that, the connection is closed.
+        let _ = tokio::time::timeout(REST_PATIENCE, rest).await;
     }
 }
 
@@ -204,19 +154,19 @@ impl Answering {
     /// The status of the answer.
     #[must_use]
     pub fn status(&self) -> u16 {
-        self.response.status().as_u16()
+        self.0.response.status().as_u16()
     }
 
     /// Its `Content-Length`.
     #[must_use]
     pub fn content_length(&self) -> Option<u64> {
-        self.response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+        self.0.response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
     /// Reads the body to its end. `None` when it broke off or is too long.
     pub async fn read_body(&mut self) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        let body = self.response.body_mut();
+        let body = self.0.response.body_mut();
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame.ok()?.into_data() {
                 if bytes.len() + data.len() > ANSWER_BYTES_MAX {

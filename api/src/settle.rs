@@ -5,7 +5,7 @@
 
 use crate::evidence::{self, Answer};
 use crate::link::{Link, Work};
-use crate::processor::{CallError, Processor as Peer};
+use crate::processor::Processor as Peer;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, timeout};
 use wire::frame::{AttemptId, CallKind, FromApi, Lease, Outcome};
+use wire::pool::SendError;
 use wire::{PerProcessor, Processor};
 
 /// A `GET` that hangs is given up: it has nothing to lose.
@@ -40,8 +41,8 @@ impl Settler {
         let since = Instant::now();
         let mut answering = match peer.call(&lease).await {
             Ok(answering) => answering,
-            Err(CallError::NeverSent) => return self.finish(&lease, Outcome::Unreachable, 0, since),
-            Err(CallError::Unknown) => return self.finish(&lease, Outcome::Lost, 0, since),
+            Err(SendError::NeverSent) => return self.finish(&lease, Outcome::Unreachable, 0, since),
+            Err(SendError::Unknown) => return self.finish(&lease, Outcome::Lost, 0, since),
         };
         let status = answering.status();
         // A head that says all is reported at once; the rest of the answer may take its time.
@@ -60,8 +61,8 @@ impl Settler {
         let asked = async {
             let mut answering = match peer.call(&lease).await {
                 Ok(answering) => answering,
-                Err(CallError::NeverSent) => return (Outcome::Unreachable, 0),
-                Err(CallError::Unknown) => return (Outcome::Lost, 0),
+                Err(SendError::NeverSent) => return (Outcome::Unreachable, 0),
+                Err(SendError::Unknown) => return (Outcome::Lost, 0),
             };
             let body = answering.read_body().await;
             let outcome = evidence::outcome(CallKind::Get, answering.answer(body.as_deref()));

@@ -4,24 +4,27 @@
 //! |---|---|
 //! | the backend takes no connection, or hands the request back unwritten | the next backend, as often as there are |
 //! | none takes one | all again, until [`HOLD`] is over: 503, nothing was sent on |
-//! | it was sent and the connection ended without an answer | once more on another backend if it is repeatable, else 504 |
-//! | no answer within [`ANSWER_PATIENCE`] | the same |
+//! | it was sent and the connection ended without an answer | once more on another backend if it is repeatable and the budget pays for it, else 504 |
+//! | no answer within [`ANSWER_PATIENCE`] | the same, and the backend is suspect |
 //! | a request that only reads is given up | 503, whatever became of it: there is nothing to be uncertain of |
 //! | the second backend says 503 to a payment | 504: it knows of itself only, and the first may have recorded it |
+//! | a backend has said nothing for a while | it is asked for its health |
 //!
 //! An api holds a request for at most a second when its store is away, so an answer that takes longer than
 //! [`ANSWER_PATIENCE`] is not going to come: the api is stopped.
 
-use crate::backend::{Answering, Backend, SendError};
-use crate::balance::{self, DOWN_MS, Load};
+use crate::backend::Backend;
+use crate::balance::{self, Load, RetryBudget};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, StatusCode, http};
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use wire::edge::{Reply, Request, TOKEN};
+use wire::pool::{Answering, SendError};
 
 /// How long a request waits for any backend to take it.
 const HOLD: Duration = Duration::from_secs(1);
@@ -32,6 +35,9 @@ const ROUND_PAUSE: Duration = Duration::from_millis(10);
 /// How long a backend may think about a request.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long a backend may think about a check. It needs nobody's help for the answer.
+const CHECK_PATIENCE: Duration = Duration::from_millis(500);
+
 /// The name that backends are called by: the client's own name for us means nothing to them.
 const HOST: HeaderValue = HeaderValue::from_static("espora");
 
@@ -40,6 +46,7 @@ pub struct Forward {
     backends: Vec<Backend>,
     turn: Cell<usize>,
     started: Instant,
+    budget: Cell<RetryBudget>,
     retries: Cell<u64>,
     unavailable: Cell<u64>,
     unknown: Cell<u64>,
@@ -53,6 +60,7 @@ impl Forward {
             backends,
             turn: Cell::new(0),
             started: Instant::now(),
+            budget: Cell::default(),
             retries: Cell::new(0),
             unavailable: Cell::new(0),
             unknown: Cell::new(0),
@@ -77,6 +85,7 @@ impl Forward {
         let repeatable = request.is_repeatable();
         let mut tried = Vec::new();
         let mut lost = 0;
+        self.change_budget(RetryBudget::earn);
         loop {
             let Some(at) = self.pick(&tried) else {
                 if Instant::now() >= deadline {
@@ -92,8 +101,8 @@ impl Forward {
                     return self.give_up(&request.method, lost);
                 }
                 Attempt::Answered(reply) => return reply,
-                Attempt::Unreachable => self.backends[at].mark_down(self.now_ms() + DOWN_MS),
-                Attempt::Unanswered if repeatable && lost == 0 => {
+                Attempt::Unreachable => (),
+                Attempt::Unanswered if repeatable && lost == 0 && self.change_budget(RetryBudget::spend) => {
                     lost += 1;
                     self.retries.set(self.retries.get() + 1);
                 }
@@ -112,13 +121,20 @@ impl Forward {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    fn change_budget<T>(&self, change: impl FnOnce(&mut RetryBudget) -> T) -> T {
+        let mut budget = self.budget.get();
+        let outcome = change(&mut budget);
+        self.budget.set(budget);
+        outcome
+    }
+
     async fn attempt(&self, backend: &Backend, request: &Request) -> Attempt {
         let _in_flight = backend.enter();
         let answered = async {
-            let mut answering = match backend.send(upstream(request)).await {
+            let mut answering = match backend.send(upstream(request), !request.is_repeatable()).await {
                 Ok(answering) => answering,
-                Err(SendError::Unreachable) => return Attempt::Unreachable,
-                Err(SendError::Unanswered) => return Attempt::Unanswered,
+                Err(SendError::NeverSent) => return Attempt::Unreachable,
+                Err(SendError::Unknown) => return Attempt::Unanswered,
             };
             match downstream(&mut answering).await {
                 Some(reply) => {
@@ -128,7 +144,49 @@ impl Forward {
                 None => Attempt::Unanswered,
             }
         };
-        timeout(ANSWER_PATIENCE, answered).await.unwrap_or(Attempt::Unanswered)
+        let attempt = timeout(ANSWER_PATIENCE, answered).await;
+        let now_ms = self.now_ms();
+        match &attempt {
+            Ok(Attempt::Answered(_)) => backend.note(|load| load.on_answer(now_ms)),
+            Ok(Attempt::Unreachable) => backend.note(|load| load.on_refusal(now_ms)),
+            Ok(Attempt::Unanswered) => (),
+            Err(_) => backend.note(Load::on_silence),
+        }
+        attempt.unwrap_or(Attempt::Unanswered)
+    }
+
+    /// Asks backends for their health that have said nothing for a while. To be called a few times a second.
+    pub fn check(self: &Rc<Self>) {
+        let now_ms = self.now_ms();
+        for at in 0..self.backends.len() {
+            if self.backends[at].load().is_due(now_ms) {
+                self.backends[at].note(|load| load.checked_ms = now_ms);
+                let this = Rc::clone(self);
+                tokio::task::spawn_local(async move { this.check_one(&this.backends[at]).await });
+            }
+        }
+    }
+
+    async fn check_one(&self, backend: &Backend) {
+        // The answer of an api that cannot reach the store is as good: none of the others can.
+        let mut request = http::Request::new(Full::default());
+        *request.uri_mut() = http::Uri::from_static("/health");
+        request.headers_mut().insert(header::HOST, HOST);
+        let answered = async {
+            let mut answering = backend.send(request, false).await?;
+            if downstream(&mut answering).await.is_some() {
+                backend.put_back(answering).await;
+            }
+            Ok(())
+        };
+        let outcome = timeout(CHECK_PATIENCE, answered).await;
+        let now_ms = self.now_ms();
+        backend.note(|load| match outcome {
+            Ok(Ok(())) => load.on_answer(now_ms),
+            Ok(Err(SendError::NeverSent)) => load.on_refusal(now_ms),
+            Ok(Err(SendError::Unknown)) => (),
+            Err(_) => load.on_silence(),
+        });
     }
 
     /// The balancer's own answers.

@@ -31,10 +31,14 @@ pub fn of_forward(forward: &Forward, clients: &Edge) -> String {
         let label = |backend: &Backend| vec![("backend", backend.name.clone())];
         forward.backends().iter().map(|backend| (label(backend), value(backend))).collect()
     };
-    snapshot.counter("answered", "Requests that a backend answered", each(&|backend| backend.counts().0));
+    snapshot.counter(
+        "answered",
+        "Requests and checks that a backend answered",
+        each(&|backend| backend.counts().0),
+    );
     snapshot.counter(
         "failed",
-        "Requests that a backend took and did not answer",
+        "Requests and checks that a backend did not answer",
         each(&|backend| backend.counts().1),
     );
     let (retries, unavailable, unknown) = forward.counts();
@@ -45,6 +49,11 @@ pub fn of_forward(forward: &Forward, clients: &Edge) -> String {
         "in_flight",
         "Requests without an answer",
         each(&|backend| backend.load().in_flight as u64),
+    );
+    snapshot.gauge(
+        "suspect",
+        "1 for a backend that did not answer and is passed over",
+        each(&|backend| u64::from(backend.load().is_suspect)),
     );
     snapshot.gauge("connections", "Client connections", plain(clients.len() as u64));
     snapshot.render("lb")

@@ -31,6 +31,9 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at connections that take too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Between two looks at which backends are to be checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// After an accept that failed for want of descriptors, which a closing connection gives back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,7 +64,7 @@ enum Balancer {
 /// Clients whose requests are forwarded.
 struct Forwarding {
     clients: Edge,
-    forward: Forward,
+    forward: Rc<Forward>,
     /// The balancer that gets those at rest.
     successor: OnceCell<Passage>,
 }
@@ -135,7 +138,7 @@ impl Balancer {
                 };
                 Self::Forward(Rc::new(Forwarding {
                     clients: Edge::new(config.connections_max),
-                    forward: Forward::new(config.backends.iter().map(backend).collect()),
+                    forward: Rc::new(Forward::new(config.backends.iter().map(backend).collect())),
                     successor: OnceCell::new(),
                 }))
             }
@@ -221,8 +224,9 @@ impl Forwarding {
 }
 
 async fn accept_clients(listener: &TcpListener, forwarding: &Rc<Forwarding>) {
-    let mut sweep = interval(SWEEP_INTERVAL);
+    let (mut sweep, mut check) = (interval(SWEEP_INTERVAL), interval(CHECK_INTERVAL));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -233,6 +237,7 @@ async fn accept_clients(listener: &TcpListener, forwarding: &Rc<Forwarding>) {
                 }
             },
             _ = sweep.tick() => forwarding.clients.sweep(),
+            _ = check.tick() => forwarding.forward.check(),
         }
     }
 }
