@@ -1,8 +1,8 @@
 //! Clients that lb hands off: their sockets come over this api's control socket and are served like any other.
 //!
 //! An api that drains says so, and lets go of each client once it is at rest; when none is left it closes the control
-//! socket, which tells lb that whatever else it may think is with us is not. What comes for a client that the kernel had
-//! no descriptor for is given back at once, and nothing more is read for [`PAUSE`]: then lb's next one goes elsewhere.
+//! socket, which tells lb that whatever else it may think is with us is not. A client that the kernel had no descriptor
+//! for is given back at once, and lb passes us over for a while.
 
 use crate::routes::Routes;
 use socket2::SockRef;
@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use wire::edge::{Edge, Stream};
 use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Place, Received, Ticket};
 
-/// After a client that there was no descriptor for, or an accept that failed for the same reason.
+/// After an accept that failed for want of descriptors, which a closing connection gives back.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Balancers at a time: the one that there is, the one that takes over, and some that are on their way out.
@@ -111,7 +111,6 @@ impl HandOff {
                 (Some(Message::Hello), Some(memory), None) => page = Some(Rc::new(Page::open(memory)?)),
                 (Some(Message::Client(ticket)), None, Some(_)) if received.is_lost => {
                     control.say(Message::Released(ticket));
-                    sleep(PAUSE).await;
                 }
                 (Some(Message::Client(ticket)), Some(client), Some(page)) => {
                     let Some(place) = Place::new(Rc::clone(page), ticket) else {

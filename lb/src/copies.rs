@@ -19,7 +19,7 @@ use wire::handoff::Ticket;
 /// How long a client with a request waits for any api.
 pub const HOLD_MS: u64 = 1_000;
 
-/// How long an api is passed over that had no room for a client: as long as it reads no more of them itself.
+/// How long an api is passed over that had no room for a client: a connection that closes gives it some.
 pub const REFUSED_MS: u64 = 50;
 
 /// Generations have 31 bits in a word.
@@ -27,7 +27,7 @@ const GENERATION_MASK: u32 = u32::MAX >> 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whereabouts {
-    Waiting { since_ms: u64 },
+    Waiting,
     With(usize),
 }
 
@@ -35,6 +35,8 @@ enum Whereabouts {
 struct Client<C> {
     copy: C,
     whereabouts: Whereabouts,
+    /// Since when it is without an api, if it is; an api that had no room for it was none.
+    since_ms: u64,
 }
 
 #[derive(Debug)]
@@ -128,7 +130,7 @@ impl<C> Copies<C> {
         let Some(slot) = self.free.pop() else { return Err(copy) };
         let place = &mut self.slots[slot as usize];
         place.life = place.life.wrapping_add(1);
-        place.client = Some(Client { copy, whereabouts: Whereabouts::Waiting { since_ms: now_ms } });
+        place.client = Some(Client { copy, whereabouts: Whereabouts::Waiting, since_ms: now_ms });
         self.waiting.push_back(slot);
         Ok((slot, place.life))
     }
@@ -145,7 +147,7 @@ impl<C> Copies<C> {
         self.copy(slot, life)?;
         let client = self.slots[slot as usize].client.take()?;
         match client.whereabouts {
-            Whereabouts::Waiting { .. } => self.waiting.retain(|waiting| *waiting != slot),
+            Whereabouts::Waiting => self.waiting.retain(|waiting| *waiting != slot),
             Whereabouts::With(backend) => self.backends[backend].held -= 1,
         }
         self.free.push(slot);
@@ -186,10 +188,12 @@ impl<C> Copies<C> {
             return false;
         };
         let Whereabouts::With(backend) = client.whereabouts else { return false };
-        client.whereabouts = Whereabouts::Waiting { since_ms: now_ms };
+        client.whereabouts = Whereabouts::Waiting;
         let standing = &mut self.backends[backend];
         standing.held -= 1;
-        if !standing.is_draining {
+        if standing.is_draining {
+            client.since_ms = now_ms;
+        } else {
             standing.refused_until_ms = now_ms + REFUSED_MS;
         }
         // It has waited already: it comes before those that have just come.
@@ -203,13 +207,12 @@ impl<C> Copies<C> {
         for slot in &self.waiting {
             let place = &mut self.slots[*slot as usize];
             if let Some(client) = &mut place.client
-                && let Whereabouts::Waiting { since_ms } = &mut client.whereabouts
-                && now_ms.saturating_sub(*since_ms) >= HOLD_MS
+                && now_ms.saturating_sub(client.since_ms) >= HOLD_MS
             {
                 if has_request(&client.copy) {
                     overdue.push((*slot, place.life));
                 } else {
-                    *since_ms = now_ms;
+                    client.since_ms = now_ms;
                 }
             }
         }
@@ -221,7 +224,7 @@ impl<C> Copies<C> {
         (0_u32..).zip(&self.slots).filter_map(|(slot, place)| {
             let client = place.client.as_ref()?;
             let backend = match client.whereabouts {
-                Whereabouts::Waiting { .. } => None,
+                Whereabouts::Waiting => None,
                 Whereabouts::With(backend) => Some(backend),
             };
             Some((Ticket { slot, generation: place.generation }, backend, &client.copy))
@@ -245,7 +248,7 @@ impl<C> Copies<C> {
             let whereabouts = match backend {
                 None => {
                     self.waiting.push_back(ticket.slot);
-                    Whereabouts::Waiting { since_ms: now_ms }
+                    Whereabouts::Waiting
                 }
                 Some(backend) => {
                     self.backends[backend].held += 1;
@@ -254,7 +257,7 @@ impl<C> Copies<C> {
             };
             place.generation = ticket.generation;
             place.life += 1;
-            place.client = Some(Client { copy, whereabouts });
+            place.client = Some(Client { copy, whereabouts, since_ms: now_ms });
             lives.push((ticket.slot, place.life));
         }
         let slots = &self.slots;
@@ -288,7 +291,8 @@ impl<C> Copies<C> {
                 continue;
             }
             if is_at_rest(Ticket { slot, generation: place.generation }) {
-                client.whereabouts = Whereabouts::Waiting { since_ms: now_ms };
+                client.whereabouts = Whereabouts::Waiting;
+                client.since_ms = now_ms;
                 self.waiting.push_back(slot);
                 ended.moved += 1;
             } else {
@@ -399,6 +403,20 @@ mod tests {
         assert_eq!(copy, "a");
         assert_ne!(next.backend, offer.backend);
         assert_eq!(next.ticket, Ticket { generation: offer.ticket.generation + 1, ..offer.ticket });
+    }
+
+    #[test]
+    fn an_api_without_room_does_not_make_a_client_wait_longer() {
+        let mut copies = Copies::new(1, 1);
+        copies.connect(0);
+        let (slot, life) = copies.admit("a", 0).unwrap();
+        let mut now_ms = 0;
+        while now_ms < HOLD_MS {
+            let (offer, _) = copies.offer(now_ms).unwrap();
+            assert!(copies.take_back(offer.ticket, now_ms) && copies.offer(now_ms).is_none());
+            now_ms += REFUSED_MS;
+        }
+        assert_eq!(copies.overdue(now_ms, |_| true), [(slot, life)]);
     }
 
     #[test]

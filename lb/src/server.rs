@@ -216,8 +216,9 @@ impl Forwarding {
             if let (Some(stream), Some(successor)) = (served.await, this.successor.get())
                 && let Ok(client) = stream.into_fd()
             {
-                // Of one that cannot be sent ours is the last descriptor: its client sees the end.
-                let _ = successor.send_client(client.as_fd()).await;
+                // Of one that cannot be sent ours is the last descriptor: its client sees the end. On the heap, since
+                // it is of no concern to nearly all of them.
+                let _ = Box::pin(successor.send_client(client.as_fd())).await;
             }
         });
     }

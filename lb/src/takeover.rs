@@ -220,7 +220,7 @@ impl Start {
                     return taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
                 }
                 Err(error) => {
-                    tracing::info!("no balancer to take over from ({error}): starting as the first")
+                    tracing::info!("no balancer to take over from ({error}): starting as the first");
                 }
             }
         }

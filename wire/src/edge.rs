@@ -6,9 +6,10 @@
 //! what hyper refuses by itself (a bare CR, an obs-fold, a signed Content-Length, ...) it answers with 400 or 431 or by
 //! closing.
 //!
-//! A connection that is silent for [`PARK_AFTER`] gives up its parser and the buffers in it, so that it costs its socket
-//! and a few words. It can do so, and can go to another process, because it is known when nobody holds a byte of it
-//! ([`connection`]).
+//! A parser and its buffers are there from the end of a first request to [`PARK_AFTER`] of silence, and at once given up
+//! when there are more than [`PARSERS_MAX`]; without one a connection costs its socket and a few words, and a client that
+//! sends its request byte by byte as much as it has sent. That can be, and a connection can go to another process, because it is known when nobody holds
+//! a byte of it ([`connection`]).
 //!
 //! Time costs nothing per request: a connection notes in which phase it is and since when, and one sweep a second
 //! ([`Edge::sweep`]) ends those that have been there too long. A closing answer is followed by a lingering close: shut
@@ -67,6 +68,10 @@ pub const IDLE_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a silent connection keeps its parser: longer than the second between two requests of a busy client.
 pub const PARK_AFTER: Duration = Duration::from_secs(3);
 
+/// Parsers that are kept for the next request; a connection beyond that gives its up after each answer, which costs the
+/// next one a microsecond. With their buffers they take some 10 MB.
+const PARSERS_MAX: usize = 1_024;
+
 /// hyper's buffer of one connection: above the limits here, so that these are the ones that are told.
 const BUFFER_BYTES: usize = 16 * 1024;
 
@@ -86,6 +91,7 @@ pub struct Edge {
     next: Cell<u64>,
     connections_max: usize,
     turned_away: Cell<usize>,
+    parsers: Cell<usize>,
     last_order: Cell<Option<Last>>,
     empty: Notify,
 }
@@ -115,6 +121,8 @@ enum Outcome {
     /// The parser has said all.
     Answered,
     Ended,
+    /// It was one too many.
+    Refused,
 }
 
 /// Why a connection is not served.
@@ -135,6 +143,7 @@ impl Edge {
             next: Cell::new(0),
             connections_max,
             turned_away: Cell::new(0),
+            parsers: Cell::new(0),
             last_order: Cell::new(None),
             empty: Notify::new(),
         }
@@ -161,41 +170,64 @@ impl Edge {
     /// Serves a connection to its end. Gives it back, at rest, when it was [released](Self::release) instead.
     ///
     /// With a `place` it is one that lb has handed off: after the end it is lb's to go on with.
-    pub async fn serve<H, F>(&self, stream: Stream, place: Option<Place>, handler: H) -> Option<Stream>
+    pub fn serve<H, F>(
+        &self,
+        stream: Stream,
+        place: Option<Place>,
+        handler: H,
+    ) -> impl Future<Output = Option<Stream>>
     where
         H: Fn(Request) -> F,
         F: Future<Output = Reply>,
     {
-        let connection = Connection::new(stream, place, Order::GoOn);
+        // Made out here, so that it takes no room in what the runtime keeps for every connection.
+        let connection = Rc::new(Connection::new(stream, place, Order::GoOn));
+        async move {
+            let outcome = match self.enter(&connection) {
+                None => Outcome::Refused,
+                Some(number) => {
+                    let outcome = self.drive(&connection, &handler).await;
+                    if outcome == Outcome::Answered {
+                        // Whether the client has ended it, or an answer after which it closes: the client may still be
+                        // writing.
+                        Box::pin(linger(&connection.stream)).await;
+                    }
+                    self.leave(number);
+                    outcome
+                }
+            };
+            let connection = Rc::into_inner(connection).expect("its parser is gone");
+            match outcome {
+                Outcome::Released => return Some(connection.into_stream()),
+                // A client whose bytes cannot be taken is another process's.
+                Outcome::Refused if connection.consume().is_ok() => {
+                    Box::pin(self.refuse(connection.into_stream(), Refusal::TooMany)).await;
+                }
+                _ => connection.close(),
+            }
+            None
+        }
+    }
+
+    /// The number of a connection that is served from here on. `None` when there are too many.
+    fn enter(&self, connection: &Rc<Connection>) -> Option<u64> {
         if let Some(last) = self.last_order.get() {
-            connection.order(last.order(&connection));
+            connection.order(last.order(connection));
         }
         if self.len() >= self.connections_max && connection.current_order() == Order::GoOn {
-            // A client whose bytes cannot be taken is another process's.
-            if connection.consume().is_ok() {
-                self.refuse(connection.into_stream(), Refusal::TooMany).await;
-            }
             return None;
         }
-        let connection = Rc::new(connection);
         let number = self.next.get();
         self.next.set(number + 1);
-        self.connections.borrow_mut().insert(number, Rc::clone(&connection));
-        let outcome = self.drive(&connection, &handler).await;
-        if outcome == Outcome::Answered {
-            // Whether the client has ended it, or an answer after which it closes: the client may still be writing.
-            Box::pin(linger(&connection.stream)).await;
-        }
+        self.connections.borrow_mut().insert(number, Rc::clone(connection));
+        Some(number)
+    }
+
+    fn leave(&self, number: u64) {
         self.connections.borrow_mut().remove(&number);
         if self.is_empty() {
             self.empty.notify_waiters();
         }
-        let connection = Rc::into_inner(connection).expect("its parser is gone");
-        if outcome == Outcome::Released {
-            return Some(connection.into_stream());
-        }
-        connection.close();
-        None
     }
 
     async fn drive<H, F>(&self, connection: &Rc<Connection>, handler: &H) -> Outcome
@@ -208,19 +240,23 @@ impl Edge {
                 biased;
                 order = connection.ordered() => match order {
                     Order::GoOn | Order::Park => continue,
-                    Order::Release => return Outcome::Released,
+                    Order::Release if connection.is_releasable() => return Outcome::Released,
+                    Order::Release => continue,
                     Order::Drain => return Outcome::Answered,
                     Order::End => return Outcome::Ended,
                 },
-                () = connection.stream.readable() => (),
+                begun = connection.begin() => if begun.is_err() { return Outcome::Ended },
             }
             // On the heap, because most connections are silent most of the time.
             connection.has_parser.set(true);
+            self.parsers.set(self.parsers.get() + 1);
             let outcome = Box::pin(self.parse(connection, handler)).await;
+            self.parsers.set(self.parsers.get() - 1);
             connection.has_parser.set(false);
             if outcome != Outcome::Parked {
                 return outcome;
             }
+            connection.forget_buffer();
         }
     }
 
@@ -237,6 +273,9 @@ impl Edge {
                 let mut reply = answer(connection, request, handler).await;
                 reply.close |= connection.current_order() == Order::Drain;
                 connection.on_reply(reply.close);
+                if self.parsers.get() > PARSERS_MAX {
+                    Self::park(connection);
+                }
                 Ok::<_, Infallible>(reply.into_response())
             }
         });
@@ -248,12 +287,12 @@ impl Edge {
                 biased;
                 order = connection.ordered() => match order {
                     Order::GoOn => (),
-                    Order::Park => {
+                    Order::Park if connection.is_at_rest() => {
                         connection.go_on();
-                        if connection.is_at_rest() {
-                            return Outcome::Parked;
-                        }
+                        return Outcome::Parked;
                     }
+                    // Once it is at rest, it is told again.
+                    Order::Park => (),
                     Order::Release if connection.is_releasable() => return Outcome::Released,
                     Order::Release if connection.is_sure() => (),
                     Order::Release | Order::Drain => serving.as_mut().graceful_shutdown(),
@@ -279,8 +318,15 @@ impl Edge {
             if silent > patience {
                 connection.order(Order::End);
             } else if phase == Phase::Idle && silent > PARK_AFTER && connection.has_parser.get() {
-                connection.order(Order::Park);
+                Self::park(connection);
             }
+        }
+    }
+
+    fn park(connection: &Connection) {
+        // Any other order is for its end.
+        if connection.current_order() == Order::GoOn {
+            connection.order(Order::Park);
         }
     }
 
@@ -359,5 +405,18 @@ where
 async fn linger(stream: &Stream) {
     if stream.end_writing().is_ok() {
         let _ = timeout(LINGER_PATIENCE, stream.drain(LINGER_BYTES_MAX)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "local")]
+    async fn a_silent_connection_is_a_few_words() {
+        let edge = Edge::new(1);
+        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
+        let served = edge.serve(Stream::Unix(ours), None, |_| async { Reply::empty(hyper::StatusCode::OK) });
+        assert!(size_of_val(&served) + size_of::<Connection>() <= 512);
     }
 }

@@ -5,6 +5,7 @@ use super::client::Way;
 use super::get;
 use super::processors::Processors;
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 use std::fs::File;
@@ -40,11 +41,21 @@ pub(crate) struct Setup {
     pub(crate) store_args: Vec<&'static str>,
     pub(crate) api_args: Vec<&'static str>,
     pub(crate) lb_args: Vec<&'static str>,
+    /// Descriptors that each balancer, and each api, may have; as many as this process when there is no number.
+    pub(crate) lb_descriptors: Option<u64>,
+    pub(crate) api_descriptors: Option<u64>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { apis: 2, store_args: Vec::new(), api_args: Vec::new(), lb_args: Vec::new() }
+        Self {
+            apis: 2,
+            store_args: Vec::new(),
+            api_args: Vec::new(),
+            lb_args: Vec::new(),
+            lb_descriptors: None,
+            api_descriptors: None,
+        }
     }
 }
 
@@ -79,9 +90,8 @@ impl System {
         // Nobody else may be given the port between its choice and its use.
         static PORT: Mutex<()> = Mutex::new(());
         let port = PORT.lock().unwrap_or_else(PoisonError::into_inner);
-        let lb_addr = free_addr();
+        let [lb_addr, hand_off_addr] = free_addrs();
         let lb = spawn_lb(dir.path(), &setup, "forward", lb_addr);
-        let hand_off_addr = free_addr();
         let hand_off_dir = hand_off_dir(dir.path(), setup.apis);
         let hand_off = spawn_lb(&hand_off_dir, &setup, "hand-off", hand_off_addr);
         let mut system = Self { lb, hand_off, apis, store, lb_addr, hand_off_addr, setup, processors, dir };
@@ -223,7 +233,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn spawn(dir: &Path, name: &str, program: &str, args: &[String]) -> Self {
+    fn spawn(dir: &Path, name: &str, program: &str, args: &[String], descriptors: Option<u64>) -> Self {
         let log_path = dir.join(format!("{name}.log"));
         let log = File::options().create(true).append(true).open(&log_path).expect("a log");
         let mut command = Command::new(binaries().join(program));
@@ -232,9 +242,12 @@ impl Process {
         let parent = Pid::this();
         let tie = move || {
             set_pdeathsig(Signal::SIGKILL)?;
+            if let Some(descriptors) = descriptors {
+                setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors)?;
+            }
             if getppid() == parent { Ok(()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) }
         };
-        // SAFETY: between fork and exec only prctl and getppid are called, and nothing is allocated.
+        // SAFETY: between fork and exec only prctl, setrlimit and getppid are called, and nothing is allocated.
         unsafe { command.pre_exec(tie) };
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
         Self { name: name.into(), child, log: log_path }
@@ -245,6 +258,18 @@ impl Process {
         let pid = i32::try_from(self.child.id()).expect("a process id");
         // It is not reaped while we have it, so its number is nobody else's.
         kill(Pid::from_raw(pid), signal).expect("the process is there");
+    }
+
+    /// Memory that it really has, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("its numbers");
+        let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+        pages.expect("a number of pages") * 4096
+    }
+
+    /// What it has written.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Waits until it has ended by itself.
@@ -268,7 +293,7 @@ impl Drop for Process {
 fn spawn_store(dir: &Path, setup: &Setup) -> Process {
     let log_dir = dir.join("wal");
     let args = [("--socket-dir", dir), ("--log-dir", &log_dir), ("--durability", Path::new("process"))];
-    Process::spawn(dir, "store", "store", &arguments(&args, &setup.store_args))
+    Process::spawn(dir, "store", "store", &arguments(&args, &setup.store_args), None)
 }
 
 fn spawn_api(
@@ -288,7 +313,7 @@ fn spawn_api(
         ("--processor-default-url", Path::new(&urls[Processor::Default])),
         ("--processor-fallback-url", Path::new(&urls[Processor::Fallback])),
     ];
-    Process::spawn(dir, &name, "api", &arguments(&args, &setup.api_args))
+    Process::spawn(dir, &name, "api", &arguments(&args, &setup.api_args), setup.api_descriptors)
 }
 
 /// The folder of a second balancer, with the control sockets of the apis in it.
@@ -311,7 +336,7 @@ fn spawn_lb(dir: &Path, setup: &Setup, mode: &str, addr: SocketAddr) -> Process 
         ("--backends", Path::new(&backends)),
         ("--mode", Path::new(mode)),
     ];
-    Process::spawn(dir, "lb", "lb", &arguments(&args, &setup.lb_args))
+    Process::spawn(dir, "lb", "lb", &arguments(&args, &setup.lb_args), setup.lb_descriptors)
 }
 
 fn arguments(flags: &[(&str, &Path)], more: &[&str]) -> Vec<String> {
@@ -323,14 +348,14 @@ fn api_name(number: usize) -> String {
     format!("api{number}")
 }
 
-/// A free port of a loopback address that only this process uses: connections go out from 127.0.0.1, so none of them
-/// can take the port before the balancer does.
-fn free_addr() -> SocketAddr {
+/// Free ports of a loopback address that only this process uses: connections go out from 127.0.0.1, so none of them can
+/// take one before a balancer does. All are held at once, so that no two are the same.
+fn free_addrs<const N: usize>() -> [SocketAddr; N] {
     // The kernel's largest process id has 22 bits.
     let [_, high, middle, low] = process::id().to_be_bytes();
     let ip = Ipv4Addr::new(127, 0x40 | high, middle, low);
-    let listener = TcpListener::bind((ip, 0)).expect("a free port");
-    listener.local_addr().expect("an address")
+    let held = [(); N].map(|()| TcpListener::bind((ip, 0)).expect("a free port"));
+    held.map(|listener| listener.local_addr().expect("an address"))
 }
 
 /// The folder of the executables: those of this checkout, built in the profile of this test.

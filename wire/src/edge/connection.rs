@@ -14,6 +14,7 @@ use super::stream::Stream;
 use crate::handoff::Place;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -132,6 +133,20 @@ impl Connection {
         self.phase.get() == Phase::Idle && intake.is_at_rest() && intake.waiting_len() == 0
     }
 
+    /// Waits until there is work for a parser: a whole head, or an end.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub(super) async fn begin(&self) -> io::Result<()> {
+        while !self.is_over.get() && !self.intake.borrow().is_worth_parsing() {
+            poll_fn(|cx| self.poll_fetch(cx)).await?;
+            if self.phase.get() == Phase::Idle && !self.is_over.get() {
+                self.enter(Phase::Receiving);
+            }
+        }
+        Ok(())
+    }
+
     /// Another process can have it: it is at rest, or only looked at, and nobody works on an answer.
     pub(super) fn is_releasable(&self) -> bool {
         let is_only_looked_at = self.place.is_some() && !self.is_consumed.get();
@@ -148,6 +163,11 @@ impl Connection {
         if !self.is_withdrawn.get() {
             self.stream.close();
         }
+    }
+
+    /// What comes next comes into a new one.
+    pub(super) fn forget_buffer(&self) {
+        self.intake.replace(Intake::new());
     }
 
     pub(super) fn go_on(&self) {

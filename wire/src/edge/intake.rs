@@ -15,6 +15,10 @@
 //! costs it one more read when it is wrong. Only a client that sends the next request together with the last chunk
 //! leaves the matter open; such a connection is [unsure](Intake::is_sure) and stays with the process that has it.
 
+/// So much of a head may be there before a parser looks at it, which has to say that it is too long. A parser takes some
+/// 20 KiB; what a client sends byte by byte takes as much as it has sent.
+const UNPARSED_BYTES_MAX: usize = super::REQUEST_LINE_BYTES_MAX + super::HEAD_BYTES_MAX;
+
 /// What the parser is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -62,13 +66,25 @@ impl Intake {
         self.waiting.len()
     }
 
+    /// Whether a parser would have something to say: there is a whole request, as far as can be seen, or what is there
+    /// will never be one, or more of it than any has.
+    pub(super) fn is_worth_parsing(&self) -> bool {
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~' | b'\r' | b'\n' | b'\t' | 0x80..);
+        let is_empty_line = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+        let request = &self.waiting[self.waiting.iter().take_while(is_empty_line).count()..];
+        match head_end(request, &mut Line::Inside) {
+            Some(end) => request.len() - end >= body_len(&request[..end]),
+            None => self.waiting.len() > UNPARSED_BYTES_MAX || !self.waiting.iter().all(is_plain),
+        }
+    }
+
     /// Gives at most `max` bytes to `out` and tells how many.
     pub(super) fn lend(&mut self, max: usize, out: impl FnOnce(&[u8])) -> usize {
         let max = max.min(self.waiting.len());
         let len = match &mut self.stage {
             _ if max == 0 => 0,
             _ if !self.is_sure => max,
-            Stage::Head(line) => head_len(&self.waiting[..max], line),
+            Stage::Head(line) => head_end(&self.waiting[..max], line).unwrap_or(max),
             Stage::Length(left) => {
                 let len = max.min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= len as u64;
@@ -125,22 +141,42 @@ impl Intake {
     }
 }
 
-/// How much of `bytes` belongs before the end of the next empty line; all of it when there is none.
+/// Where the next empty line ends. `line` is where the last byte before `bytes` stood, then where the last one looked at
+/// does.
 ///
 /// A line ends with LF, as the parser has it, with or without a CR before that.
-fn head_len(bytes: &[u8], line: &mut Line) -> usize {
+fn head_end(bytes: &[u8], line: &mut Line) -> Option<usize> {
     for (at, byte) in bytes.iter().enumerate() {
         *line = match (byte, *line) {
             (b'\n', Line::AtStart | Line::AtReturn) => {
                 *line = Line::AtStart;
-                return at + 1;
+                return Some(at + 1);
             }
             (b'\n', Line::Inside) => Line::AtStart,
             (b'\r', Line::AtStart) => Line::AtReturn,
             _ => Line::Inside,
         };
     }
-    bytes.len()
+    None
+}
+
+/// How many bytes of a body to wait for before a parser is called: its length where it is written plainly, else none.
+/// Only a guess, which saves the memory of a parser; what the length is, the parser decides.
+fn body_len(head: &[u8]) -> usize {
+    let mut len = None;
+    for line in head.split(|byte| *byte == b'\n') {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        if is("transfer-encoding") || is("expect") || is("content-length") && len.is_some() {
+            return 0;
+        }
+        if is("content-length") {
+            let digits = str::from_utf8(value.trim_ascii()).ok();
+            len = digits.and_then(|digits| digits.parse().ok()).filter(|len| *len <= super::BODY_BYTES_MAX);
+        }
+    }
+    len.unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -215,6 +251,41 @@ mod tests {
         assert_eq!(intake.lend(100, |_| ()), 3);
         intake.on_request();
         assert!(!intake.is_sure());
+    }
+
+    #[test]
+    fn a_parser_is_called_for_a_whole_request_and_for_what_will_never_be_one() {
+        let is_worth = |bytes: &[u8]| {
+            let mut intake = Intake::new();
+            intake.push(bytes);
+            intake.is_worth_parsing()
+        };
+        let open: [&[u8]; 7] = [
+            b"",
+            b"\r\n",
+            b"\r\n\r\n",
+            b"P",
+            b"GET / HTTP/1.1\r\nHost: \xc3\xa9\r\n",
+            b"POST / HTTP/1.1\r\ncontent-Length: 5 \r\n\r\n1234",
+            &[b'a'; UNPARSED_BYTES_MAX],
+        ];
+        let worth: [&[u8]; 9] = [
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\r\nx\n\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n12345",
+            b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n",
+            b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+            b"\x16\x03\x01",
+            &[b'a'; UNPARSED_BYTES_MAX + 1],
+        ];
+        for bytes in open {
+            assert!(!is_worth(bytes), "{}", bytes.escape_ascii());
+        }
+        for bytes in worth {
+            assert!(is_worth(bytes), "{}", bytes.escape_ascii());
+        }
     }
 
     proptest! {

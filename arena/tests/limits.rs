@@ -1,0 +1,135 @@
+//! Silent clients, slow clients and too many clients cost what they may cost: the others are answered, memory is
+//! bounded, and a process without descriptors goes on once it has some.
+
+mod common;
+
+use common::client::{Connection, Way};
+use common::system::{READY_TIMEOUT, Setup, System};
+use common::{fresh_id, get, pay, payment};
+
+/// Silent and slow clients of each balancer; `ESPORA_IDLE` and `ESPORA_SLOW` make it more. A test has some thousand
+/// descriptors, and an idle client takes one here, one or two at a balancer, and one at an api.
+const IDLE_DEFAULT: usize = 1_000;
+const SLOW_DEFAULT: usize = 500;
+
+/// What a silent connection may cost in lb or in an api. The goal is 1 KiB; a debug build and the grain of pages and
+/// of the allocator are a part of what is measured here.
+const IDLE_BYTES_MAX: u64 = 2 * 1024;
+
+fn count(variable: &str, default: usize) -> usize {
+    std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(default)
+}
+
+fn connect(way: &Way) -> Connection {
+    let connection = way.connect();
+    connection.be_patient(READY_TIMEOUT);
+    connection
+}
+
+fn is_answered(way: &Way) -> bool {
+    connect(way).ask(&pay(payment(&fresh_id(), "19.90"))).map(|answer| answer.status) == Ok(202)
+}
+
+/// Clients that a balancer has, by its own count.
+fn connections(admin: &Way) -> u64 {
+    let answer = admin.ask(&get("/metrics")).expect("metrics of the balancer");
+    let line = answer.body.lines().find_map(|line| line.strip_prefix("lb_connections "));
+    line.and_then(|count| count.parse().ok()).expect("a count")
+}
+
+#[test]
+fn silent_and_slow_clients_cost_a_slot_and_nothing_else() {
+    let mut system = System::start();
+    let (idle, slow) = (count("ESPORA_IDLE", IDLE_DEFAULT), count("ESPORA_SLOW", SLOW_DEFAULT));
+    let balancers = [
+        (system.lb(), system.lb_admin(), "forward"),
+        (system.hand_off(), system.hand_off_admin(), "hand-off"),
+    ];
+    for (way, admin, name) in balancers {
+        // What is measured are the balancer and one of the apis, each with its share of the clients.
+        let resident = |system: &System| {
+            let lb = if matches!(way, Way::Lb(_)) { &system.lb } else { &system.hand_off };
+            [lb.resident_bytes(), system.apis[0].resident_bytes()]
+        };
+        let cost = |system: &System, before: [u64; 2], count: usize, what: &str| {
+            let now = resident(system);
+            let [lb, api] = [0, 1].map(|at| now[at].saturating_sub(before[at]));
+            let (lb, api) = (lb / count as u64, api / (count as u64 / 2));
+            println!("{name}, {what}: {lb} bytes in lb, {api} in an api");
+            [lb, api]
+        };
+        assert!((0..50).all(|_| is_answered(&way)), "{name}");
+
+        let before = resident(&system);
+        let mut silent: Vec<Connection> = (0..idle).map(|_| connect(&way)).collect();
+        system.until("all are there", |_| connections(&admin) >= idle as u64);
+        assert!((0..50).all(|_| is_answered(&way)), "{name}, beside silent clients");
+        let each = cost(&system, before, idle, "a silent connection");
+        assert!(each.iter().all(|bytes| *bytes < IDLE_BYTES_MAX), "{each:?}, {name}");
+
+        let before = resident(&system);
+        let asking = idle / 4;
+        for client in &mut silent[..asking] {
+            assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
+        }
+        cost(&system, before, asking, "more for one that has just been answered");
+
+        let before = resident(&system);
+        let request = pay(payment(&fresh_id(), "19.90"));
+        let trickle = |cut: usize| -> Vec<Connection> {
+            let mut clients: Vec<Connection> = (0..slow).map(|_| connect(&way)).collect();
+            clients.iter_mut().for_each(|client| client.send(&request[..cut]));
+            assert!((0..50).all(|_| is_answered(&way)), "{name}, beside slow clients");
+            clients
+        };
+        let in_head = trickle(40);
+        cost(&system, before, slow, "a head that is not complete");
+        let before = resident(&system);
+        let in_body = trickle(request.len() - 10);
+        cost(&system, before, slow, "a body that is not complete");
+        drop((silent, in_head, in_body));
+        system.until("all are gone", |_| connections(&admin) < 10);
+    }
+}
+
+#[test]
+fn a_balancer_without_descriptors_accepts_again_once_it_has_some() {
+    let setup = Setup { lb_descriptors: Some(64), ..Setup::default() };
+    let mut system = System::start_as(setup, None);
+    for way in [system.lb(), system.hand_off()] {
+        let silent: Vec<Connection> = (0..150).map(|_| way.connect()).collect();
+        system.until("it has none left", |system| {
+            let process = if matches!(way, Way::Lb(_)) { &system.lb } else { &system.hand_off };
+            process.log().contains("cannot accept")
+        });
+        let mut waiting = connect(&way);
+        waiting.send(&get("/health"));
+        drop(silent);
+        // It has waited in the backlog.
+        let status = waiting.answer(false).map(|answer| answer.status);
+        assert_eq!(status, Ok(200), "{way}\n{}", system.logs());
+        assert!((0..50).all(|_| is_answered(&way)), "{way}");
+    }
+}
+
+#[test]
+fn an_api_without_descriptors_takes_clients_again_once_it_has_some() {
+    let setup = Setup { api_descriptors: Some(64), ..Setup::default() };
+    let mut system = System::start_as(setup, None);
+    let (direct, handed_off) = (system.api(0), system.hand_off());
+    for way in [direct, handed_off] {
+        let silent: Vec<Connection> = (0..200).map(|_| way.connect()).collect();
+        let mut waiting = connect(&way);
+        waiting.send(&get("/health"));
+        if matches!(way, Way::HandOff(_)) {
+            // No api takes it for a second.
+            assert_eq!(waiting.answer(false).map(|answer| answer.status), Ok(503));
+            assert_eq!(connections(&system.hand_off_admin()), 200);
+        } else {
+            system.until("it has none left", |system| system.apis[0].log().contains("cannot accept"));
+        }
+        drop(silent);
+        system.until("it takes clients again", |_| way.status("/health") == Some(200));
+        assert!((0..50).all(|_| is_answered(&way)), "{way}");
+    }
+}
