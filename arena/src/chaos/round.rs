@@ -17,16 +17,16 @@ use super::load::Load;
 use super::reading::{DRAIN_PATIENCE, Reader};
 use super::schedule::{Schedule, Settings};
 use super::totals::Totals;
-use super::verdict::{Holdings, Verdict};
+use super::verdict::{Holdings, Ours as OurSide, Verdict};
 use crate::binaries::Binaries;
 use crate::endpoint::Endpoint;
 use crate::run_dir::RunDir;
-use crate::sides::Ours;
+use crate::sides::{Ours, Row};
 use crate::stack::{Stack, StackConfig};
 use crate::terminal::Terminal;
 use anyhow::{Context, bail};
 use std::collections::HashSet;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -158,7 +158,12 @@ impl Round {
         let is_certain = self.load.settle(CERTAIN_WITHIN).await;
         drop(beside);
         let drained = reader.drain().await?;
-        let (ours, theirs) = (reader.ours().await?, reader.theirs().await?);
+        let mut wrong = Vec::new();
+        let theirs = reader.theirs().await?;
+        let ours = reader.ours().await.unwrap_or_else(|error| {
+            wrong.push(format!("we do not say what we hold: {error:#}"));
+            OurSide::default()
+        });
         let verdict = Verdict::find(&self.load.book.borrow(), &ours, &theirs);
         totals.take_faults(&self.injector);
         totals.take_load(&self.load);
@@ -167,7 +172,6 @@ impl Round {
         for processor in Processor::BOTH {
             totals.take_observed(&self.injector.theirs(processor).observed().await?);
         }
-        let mut wrong = Vec::new();
         if !is_certain {
             wrong.push(format!("clients got no certain answer within {} s", CERTAIN_WITHIN.as_secs()));
         }
@@ -178,7 +182,7 @@ impl Round {
         wrong.extend(self.injector.strange_ends());
         wrong.extend(panics(&self.run_dir.path().join("logs")));
         if !verdict.is_right() {
-            wrong.push(self.explain(&verdict, &theirs, &reader).await?);
+            wrong.push(self.explain(&verdict, &theirs, &reader).await);
         }
         Ok(Outcome { totals, wrong })
     }
@@ -215,36 +219,36 @@ impl Round {
         verdict: &Verdict,
         theirs: &PerProcessor<Holdings>,
         reader: &Reader<'_>,
-    ) -> anyhow::Result<String> {
+    ) -> String {
         let mut text = format!("{:?}\n", verdict.sums);
         let book: Vec<Entry> = self.load.book.borrow().entries().to_vec();
         for (wrong, ids) in &verdict.faults {
-            writeln!(text, "{} {}:", ids.len(), wrong.name())?;
+            line_to(&mut text, format_args!("{} {}:", ids.len(), wrong.name()));
             for id in ids.iter().take(LOOKED_INTO_MAX) {
-                writeln!(text, "  {id}")?;
+                line_to(&mut text, format_args!("  {id}"));
                 let told = book.iter().find(|entry| entry.id == *id);
-                writeln!(text, "    clients: {told:?}")?;
+                line_to(&mut text, format_args!("    clients: {told:?}"));
                 for (processor, Holdings { rows, lost }) in theirs.iter() {
-                    for (row, is_lost) in rows
-                        .iter()
-                        .map(|row| (row, ""))
-                        .chain(lost.iter().map(|row| (row, ", which it lost")))
-                    {
-                        if row.id == *id {
-                            writeln!(
-                                text,
-                                "    {processor}: {} at {}{is_lost}",
-                                row.amount, row.requested_at
-                            )?;
-                        }
+                    for (rows, what) in [(rows, "holds"), (lost, "has lost")] {
+                        rows.iter().filter(|row| row.id == *id).for_each(
+                            |Row { amount, requested_at, .. }| {
+                                line_to(
+                                    &mut text,
+                                    format_args!("    {processor} {what}: {amount} at {requested_at}"),
+                                );
+                            },
+                        );
                     }
                 }
-                for line in reader.history(*id).await? {
-                    writeln!(text, "    log: {line}")?;
+                match reader.history(*id).await {
+                    Ok(lines) => lines.iter().for_each(|line| {
+                        line_to(&mut text, format_args!("    log: {line}"));
+                    }),
+                    Err(error) => line_to(&mut text, format_args!("    log: {error:#}")),
                 }
             }
         }
-        Ok(text)
+        text
     }
 
     /// Stops the system; its folder stays when there is something to look into.
@@ -259,6 +263,10 @@ impl Round {
             terminal.say(format!("what the processes wrote is kept in {}", run_dir.keep().display()));
         }
     }
+}
+
+fn line_to(text: &mut String, line: fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a string grows");
 }
 
 /// Assertions that failed, whoever ended the process afterwards.
