@@ -138,9 +138,9 @@ pub struct Config {
     /// What must have happened to a record before anything that rests on it leaves the process
     #[arg(long, env = "DURABILITY", value_enum, default_value_t = Durability::Always)]
     pub durability: Durability,
-    /// Log written, beside as much as the payments take, before a snapshot makes it short again, in MiB
-    #[arg(long, env = "SNAPSHOT_LOG_MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
-    pub snapshot_log_mib: u64,
+    /// Log written, beside as much as the payments take, before a snapshot makes it short again, in KiB
+    #[arg(long, env = "SNAPSHOT_LOG_KIB", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(16..=1 << 30))]
+    pub snapshot_log_kib: u64,
     /// Payments remembered between two purges; at this bound the answer is 503 [default: from the memory limit]
     #[arg(long, env = "PAYMENTS_MAX")]
     pub payments_max: Option<u64>,

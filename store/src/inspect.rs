@@ -12,6 +12,9 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use wire::Processor;
 
+/// How often a log is read that changes under the reader's hands; a snapshot comes seldom.
+const CHECKS_MAX: u32 = 5;
+
 /// Counts of the kinds of records, with their names.
 #[derive(Debug, Default)]
 struct Kinds([u64; KIND_NAMES.len()]);
@@ -73,9 +76,17 @@ impl Fold for Counted {
 /// # Errors
 /// When it is not sound: a store would refuse to start on it, with the same words.
 pub fn check(dir: &Path) -> Result<String, RecoveryError> {
-    let mut counted = Counted { ledger: Ledger::new(usize::MAX, [0; 2]), kinds: Kinds::default() };
-    let recovered = recovery::recover(dir, &mut counted)?;
-    Ok(describe(dir, &recovered, &counted.kinds, &counted.ledger))
+    let mut tries = 0;
+    loop {
+        let mut counted = Counted { ledger: Ledger::new(usize::MAX, [0; 2]), kinds: Kinds::default() };
+        tries += 1;
+        match recovery::recover(dir, &mut counted) {
+            // A store that runs on this log has taken a snapshot meanwhile, and removed what it stands for.
+            Err(RecoveryError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && tries < CHECKS_MAX => {}
+            recovered => return Ok(describe(dir, &recovered?, &counted.kinds, &counted.ledger)),
+        }
+    }
 }
 
 fn describe(dir: &Path, recovered: &Recovered, kinds: &Kinds, ledger: &Ledger) -> String {

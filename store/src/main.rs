@@ -48,7 +48,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let clock = Clock::start();
     let mut core = Core::new(config.core(random_key()?), clock.now());
     let started = Instant::now();
-    let snapshot_log_bytes = config.snapshot_log_mib << 20;
+    let snapshot_log_bytes = config.snapshot_log_kib << 10;
     let (log, recovered) = Log::open(&config.log_dir, config.durability, snapshot_log_bytes, &mut core)?;
     if recovered.torn_bytes > 0 {
         tracing::warn!("the log had a torn tail: {} bytes were cut", recovered.torn_bytes);

@@ -40,6 +40,9 @@ const TOKEN: &str = "123";
 /// So soon the fallback processor gets payments: both shall have many, and a round is short.
 const PATIENCE_MS: &str = "300";
 
+/// Some 500 payments write so much: a round has a dozen snapshots, and kills among them.
+const SNAPSHOT_LOG_KIB: &str = "32";
+
 /// Before a purge: for how long payments are begun, and the delay that keeps them in flight.
 const PURGE_LOAD: Duration = Duration::from_millis(800);
 const PURGE_DELAY_MS: u64 = 2_500;
@@ -95,6 +98,7 @@ impl Round {
         let run_dir = RunDir::new(given.as_deref())?;
         let terminal = if args.stack.verbose { Terminal::default() } else { Terminal::silent() };
         let patience = ("PATIENCE_MS".to_owned(), PATIENCE_MS.to_owned());
+        let snapshot = ("SNAPSHOT_LOG_KIB".to_owned(), SNAPSHOT_LOG_KIB.to_owned());
         let config = StackConfig {
             binaries: binaries.clone(),
             run_dir: run_dir.path().to_owned(),
@@ -106,7 +110,7 @@ impl Round {
             fee_percent: PerProcessor([5.0, 15.0]),
             audit_margin_ms: 1_500,
             token: TOKEN.into(),
-            envs: [envs, &[patience]].concat(),
+            envs: [envs, &[patience, snapshot]].concat(),
             is_verbose: args.stack.verbose,
         };
         let stack = Rc::new(Stack::start(&config, &terminal).await?);

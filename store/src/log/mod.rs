@@ -165,7 +165,7 @@ impl Log {
         let Place { segment: number, offset, sequence, chain } = recovered.end;
         let segment = match recovered.is_new {
             true => Segment::begin(dir, &header(0, 1, 0)),
-            false => Segment::resume(dir, number, offset),
+            false => Segment::resume(dir, number, offset, recovered.torn_bytes == 0),
         }
         .map_err(io_error)?;
         if let Some(place) = recovered.snapshot {

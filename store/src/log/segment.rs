@@ -52,15 +52,17 @@ impl Segment {
         Ok(Self { number: header.segment, file: Arc::new(file), position: SEGMENT_HEADER_BYTES as u64 })
     }
 
-    /// Goes on with a segment that recovery has read up to `position`, and clears what lies behind: a stale frame there
-    /// must never look like a continuation.
+    /// Goes on with a segment that recovery has read up to `position`, and clears what lies behind, unless it is blank
+    /// already: a stale frame there must never look like a continuation. What was read is on the disk then.
     ///
     /// # Errors
     /// What the system says.
-    pub fn resume(dir: &Path, number: u64, position: u64) -> io::Result<Self> {
+    pub fn resume(dir: &Path, number: u64, position: u64, is_blank_behind: bool) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path(dir, number))?;
-        fill_with_zeros(&file, position, SEGMENT_BYTES)?;
-        file.set_len(SEGMENT_BYTES)?;
+        if !is_blank_behind || file.metadata()?.len() != SEGMENT_BYTES {
+            fill_with_zeros(&file, position, SEGMENT_BYTES)?;
+            file.set_len(SEGMENT_BYTES)?;
+        }
         file.sync_all()?;
         Ok(Self { number, file: Arc::new(file), position })
     }
