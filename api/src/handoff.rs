@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
 use wire::edge::{Edge, Stream};
-use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Place, Received, Ticket};
+use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Place, Received, Source};
 
 /// After an accept that failed for want of descriptors, which a closing connection gives back.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -100,48 +100,43 @@ impl HandOff {
     /// Takes the clients of one balancer until it ends. Those that it has handed off stay: nothing ends with it.
     async fn follow(self: &Rc<Self>, control: &Rc<Control>) -> io::Result<()> {
         let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        let mut page: Option<Rc<Page>> = None;
+        let mut source: Option<Rc<Source>> = None;
         let mut bytes = [0; MESSAGE_BYTES_MAX];
         loop {
             let received = control.receive(&mut bytes).await?;
             if received.len == 0 {
                 return Ok(());
             }
-            match (Message::decode(&bytes[..received.len]), received.passed, &page) {
-                (Some(Message::Hello), Some(memory), None) => page = Some(Rc::new(Page::open(memory)?)),
+            match (Message::decode(&bytes[..received.len]), received.passed, &source) {
+                (Some(Message::Hello), Some(memory), None) => {
+                    let socket = control.socket.as_fd().try_clone_to_owned()?;
+                    source = Some(Rc::new(Source { page: Page::open(memory)?, control: socket }));
+                }
                 (Some(Message::Client(ticket)), None, Some(_)) if received.is_lost => {
                     control.say(Message::Released(ticket));
                 }
-                (Some(Message::Client(ticket)), Some(client), Some(page)) => {
-                    let Some(place) = Place::new(Rc::clone(page), ticket) else {
+                (Some(Message::Client(ticket)), Some(client), Some(source)) => {
+                    let Some(place) = Place::new(Rc::clone(source), ticket) else {
                         return refuse("a client without a word");
                     };
-                    self.take(client, ticket, place, control);
+                    self.take(client, place);
                 }
                 _ => return refuse("what came is no message of lb's"),
             }
         }
     }
 
-    fn take(self: &Rc<Self>, client: OwnedFd, ticket: Ticket, place: Place, control: &Rc<Control>) {
+    fn take(self: &Rc<Self>, client: OwnedFd, place: Place) {
         let stream = match TcpStream::from_std(client.into()) {
             Ok(stream) => Stream::Tcp(stream),
             Err(error) => {
                 tracing::warn!("cannot watch a client: {error}");
-                return control.say(Message::Released(ticket));
+                return place.release();
             }
         };
-        let (this, control) = (Rc::clone(self), Rc::downgrade(control));
-        tokio::task::spawn_local(async move {
-            let served = this.edge.serve(stream, Some(place), |request| this.routes.handle(request));
-            if let Some(stream) = served.await {
-                // Before anybody else watches it: our registration would outlive our descriptor.
-                drop(stream);
-                if let Some(control) = control.upgrade() {
-                    control.say(Message::Released(ticket));
-                }
-            }
-        });
+        let routes = Rc::clone(&self.routes);
+        let handler = move |request| Rc::clone(&routes).handle(request);
+        tokio::task::spawn_local(self.edge.serve(stream, Some(place), handler));
     }
 
     /// Asks the balancers for no more clients.

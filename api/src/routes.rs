@@ -35,7 +35,7 @@ impl Routes {
     }
 
     /// Answers one request.
-    pub async fn handle(&self, request: Request) -> Reply {
+    pub async fn handle(self: Rc<Self>, request: Request) -> Reply {
         let reply = self.route(&request).await;
         self.metrics.count(reply.status.as_u16());
         reply

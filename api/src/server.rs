@@ -98,10 +98,9 @@ async fn accept(listener: &UnixListener, edge: &Rc<Edge>, routes: &Rc<Routes>) {
 }
 
 fn serve(stream: UnixStream, edge: &Rc<Edge>, routes: &Rc<Routes>) {
-    let (edge, routes) = (Rc::clone(edge), Rc::clone(routes));
-    tokio::task::spawn_local(async move {
-        edge.serve(Stream::Unix(stream), None, |request| routes.handle(request)).await;
-    });
+    let routes = Rc::clone(routes);
+    let handler = move |request| Rc::clone(&routes).handle(request);
+    tokio::task::spawn_local(edge.serve(Stream::Unix(stream), None, handler));
 }
 
 async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {

@@ -21,21 +21,14 @@ fn held(system: &System) -> [u64; 2] {
     ["api1", "api2"].map(|api| lb_metric(system, &format!("lb_held{{backend=\"{api}\"}}")))
 }
 
-/// Returns when an api has done all that was sent to it before: it takes events in their order, all that there are in
-/// one turn, and after two more requests that turn is over. A client may have its answer before its word says so.
-fn until_seen(system: &System, api: usize) {
-    for _ in 0..2 {
-        assert_eq!(system.api(api).status("/nowhere"), Some(404));
-    }
-}
-
 /// A client of its own, and the index of the api that has it.
-fn one_client(system: &System) -> (Connection, usize) {
+fn one_client(system: &mut System) -> (Connection, usize) {
+    system.until("nobody else is there", |system| lb_metric(system, "lb_connections") == 0);
     let mut connection = system.hand_off().connect();
     connection.be_patient(READY_TIMEOUT);
     assert_eq!(connection.ask(&get("/health")).map(|answer| answer.status), Ok(200));
     let api = held(system).iter().position(|held| *held == 1).expect("an api has it");
-    until_seen(system, api);
+    system.until_done(api);
     (connection, api)
 }
 
@@ -64,7 +57,7 @@ fn clients_at_rest_outlive_every_api_that_they_have() {
             failures.equal(&format!("client {number} in round {round}"), Ok(202), paid);
         }
         let before = held(&system)[ended];
-        until_seen(&system, ended);
+        system.until_done(ended);
         system.apis[ended].kill();
         system.until("the other api has them all", |system| held(system)[1 - ended] == 12);
         let moved = lb_metric(&system, "lb_moved_total");
@@ -86,10 +79,10 @@ fn a_request_that_was_not_decided_is_decided_by_another_api() {
     };
     for request in [pay(payment(&fresh_id(), "19.90")), chunks(&payment(&fresh_id(), "19.90"))] {
         let mut system = System::start();
-        let (mut client, api) = one_client(&system);
+        let (mut client, api) = one_client(&mut system);
         system.store.signal(Signal::SIGSTOP);
         client.send(&request);
-        until_seen(&system, api);
+        system.until_done(api);
         system.apis[api].kill();
         system.store.signal(Signal::SIGCONT);
         let seen = client.answer(false).map(|answer| answer.status);
@@ -105,10 +98,10 @@ fn a_request_that_was_not_decided_is_decided_by_another_api() {
 #[test]
 fn a_purge_that_may_have_been_carried_out_is_not_given_to_another_api() {
     let mut system = open_purge();
-    let (mut client, api) = one_client(&system);
+    let (mut client, api) = one_client(&mut system);
     system.store.signal(Signal::SIGSTOP);
     client.send(&post("/purge-payments", "Content-Length: 0\r\n", ""));
-    until_seen(&system, api);
+    system.until_done(api);
     system.apis[api].kill();
     assert_eq!(client.answer(false).map(|answer| answer.status), Err(End::Reset));
     system.store.signal(Signal::SIGCONT);
@@ -120,7 +113,7 @@ fn a_purge_that_may_have_been_carried_out_is_not_given_to_another_api() {
 fn a_request_that_is_not_complete_goes_on_at_another_api() {
     for cut in [1, 20, 60, 110] {
         let mut system = System::start();
-        let (mut client, api) = one_client(&system);
+        let (mut client, api) = one_client(&mut system);
         let request = pay(payment(&fresh_id(), "19.90"));
         let (first, rest) = request.split_at(cut);
         client.send(first);
@@ -133,7 +126,7 @@ fn a_request_that_is_not_complete_goes_on_at_another_api() {
 #[test]
 fn pipelined_requests_are_answered_in_order_by_one_api_after_the_other() {
     let mut system = System::start();
-    let (mut client, api) = one_client(&system);
+    let (mut client, api) = one_client(&mut system);
     system.store.signal(Signal::SIGSTOP);
     let ids: Vec<String> = (0..40).map(|_| fresh_id()).collect();
     // Each payment, a question about it by way of another amount, and one that is answered without the store.
@@ -142,7 +135,7 @@ fn pipelined_requests_are_answered_in_order_by_one_api_after_the_other() {
         .flat_map(|id| [pay(payment(id, "19.90")), pay(payment(id, "1")), get("/nowhere")].concat())
         .collect();
     client.send(&all);
-    until_seen(&system, api);
+    system.until_done(api);
     system.apis[api].kill();
     system.store.signal(Signal::SIGCONT);
     let mut failures = Failures::default();
@@ -165,7 +158,7 @@ fn pipelined_requests_are_answered_in_order_by_one_api_after_the_other() {
 #[test]
 fn an_answer_that_is_not_whole_is_not_continued_by_another_api() {
     let mut system = System::start();
-    let (mut client, api) = one_client(&system);
+    let (mut client, api) = one_client(&mut system);
     // Far more answers than the sockets hold, and nobody reads them.
     let mut writer = client.writer();
     let asking = std::thread::spawn(move || {

@@ -42,7 +42,7 @@ pub struct Config {
     #[arg(long, env = "MODE", value_enum, default_value_t = Mode::Forward)]
     pub mode: Mode,
     /// Take over the sockets and the clients of the balancer that runs on SOCKET_DIR, which then ends
-    #[arg(long, env = "TAKE_OVER")]
+    #[arg(long, env = "TAKE_OVER", value_parser = clap::builder::BoolishValueParser::new())]
     pub take_over: bool,
     /// Client connections that are served at a time; more get 503
     #[arg(long, env = "CONNECTIONS_MAX", default_value_t = wire::edge::CONNECTIONS_MAX_DEFAULT)]

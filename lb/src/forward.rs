@@ -80,7 +80,7 @@ impl Forward {
     }
 
     /// Gets a request answered.
-    pub async fn handle(&self, request: Request) -> Reply {
+    pub async fn handle(self: Rc<Self>, request: Request) -> Reply {
         let deadline = Instant::now() + HOLD;
         let repeatable = request.is_repeatable();
         let mut tried = Vec::new();

@@ -9,7 +9,7 @@ use crate::metrics;
 use crate::takeover::{self, Holdings, Passage, Sockets, Start};
 use hyper::StatusCode;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +17,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use wire::edge::{Edge, Reply, Request, Stream};
 use wire::handoff::control_path;
@@ -63,10 +64,8 @@ enum Balancer {
 
 /// Clients whose requests are forwarded.
 struct Forwarding {
-    clients: Edge,
+    clients: Rc<Edge>,
     forward: Rc<Forward>,
-    /// The balancer that gets those at rest.
-    successor: OnceCell<Passage>,
 }
 
 /// Serves until `shutdown`, then drains: what has begun is answered. When another balancer takes over, that one gets the
@@ -105,20 +104,19 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
             Err(error) => tracing::warn!("nobody has taken over ({error}): going on"),
         }
     };
-    match successor {
-        // New connections are refused from here on: the next balancer, or nobody, takes them.
+    // New connections are not ours from here on: the next balancer, or nobody, takes them.
+    match &successor {
         None => drop((sockets, control, admin)),
-        Some(passage) => {
+        Some(_) => {
             tracing::info!("another balancer has taken over");
             sockets.forget();
-            balancer.succeed(passage);
         }
     }
     tracing::info!("draining");
     // Clients that were handed off stay with their apis.
     if let Balancer::Forward(forwarding) = &balancer {
-        match forwarding.successor.get() {
-            Some(_) => forwarding.clients.release(DRAIN_PATIENCE).await,
+        match successor {
+            Some(successor) => forwarding.pass_on(&successor).await,
             None => forwarding.clients.drain(DRAIN_PATIENCE).await,
         }
     }
@@ -137,9 +135,8 @@ impl Balancer {
                     Backend::new(name.clone(), socket::backend_path(&config.socket_dir, name))
                 };
                 Self::Forward(Rc::new(Forwarding {
-                    clients: Edge::new(config.connections_max),
+                    clients: Rc::new(Edge::new(config.connections_max)),
                     forward: Rc::new(Forward::new(config.backends.iter().map(backend).collect())),
-                    successor: OnceCell::new(),
                 }))
             }
             Mode::HandOff => {
@@ -185,13 +182,6 @@ impl Balancer {
         }
     }
 
-    fn succeed(&self, passage: Passage) {
-        if let Self::Forward(forwarding) = self {
-            // There is one successor: after it nothing is accepted on lb.control.
-            let _ = forwarding.successor.set(passage);
-        }
-    }
-
     async fn has_api(&self) -> bool {
         match self {
             Self::Forward(forwarding) => {
@@ -208,19 +198,27 @@ impl Balancer {
 }
 
 impl Forwarding {
-    fn take(self: &Rc<Self>, stream: TcpStream) {
-        let this = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            let served =
-                this.clients.serve(Stream::Tcp(stream), None, |request| this.forward.handle(request));
-            if let (Some(stream), Some(successor)) = (served.await, this.successor.get())
-                && let Ok(client) = stream.into_fd()
-            {
-                // Of one that cannot be sent ours is the last descriptor: its client sees the end. On the heap, since
-                // it is of no concern to nearly all of them.
-                let _ = Box::pin(successor.send_client(client.as_fd())).await;
+    fn take(&self, stream: TcpStream) {
+        let forward = Rc::clone(&self.forward);
+        let handler = move |request| Rc::clone(&forward).handle(request);
+        tokio::task::spawn_local(self.clients.serve(Stream::Tcp(stream), None, handler));
+    }
+
+    /// Passes the clients on as they come to rest.
+    async fn pass_on(&self, successor: &Passage) {
+        // At most one for each connection there is.
+        let (at_rest_tx, mut at_rest) = mpsc::unbounded_channel();
+        // Nobody takes them any more once the successor is gone: then they are closed.
+        let heir = move |stream| drop(at_rest_tx.send(stream));
+        let pass_on = async {
+            while let Some(stream) = at_rest.recv().await {
+                if let Ok(client) = Stream::into_fd(stream) {
+                    // Of one that cannot be sent ours is the last descriptor: its client sees the end.
+                    let _ = successor.send_client(client.as_fd()).await;
+                }
             }
-        });
+        };
+        tokio::join!(self.clients.release(DRAIN_PATIENCE, heir), pass_on);
     }
 }
 

@@ -34,8 +34,11 @@ pub use request::{Request, TOKEN};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 pub use stream::Stream;
 use tokio::sync::Notify;
@@ -84,8 +87,10 @@ const LINGER_PATIENCE: Duration = Duration::from_secs(1);
 /// One read of bytes that nobody wants.
 const READ_BYTES: usize = 4 * 1024;
 
+/// Takes a connection at rest.
+type Heir = Box<dyn Fn(Stream)>;
+
 /// All connections of a process.
-#[derive(Debug)]
 pub struct Edge {
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
     next: Cell<u64>,
@@ -93,6 +98,7 @@ pub struct Edge {
     turned_away: Cell<usize>,
     parsers: Cell<usize>,
     last_order: Cell<Option<Last>>,
+    heir: RefCell<Option<Heir>>,
     empty: Notify,
 }
 
@@ -134,6 +140,12 @@ pub enum Refusal {
     NoApi,
 }
 
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edge").field("connections", &self.len()).finish_non_exhaustive()
+    }
+}
+
 impl Edge {
     /// An edge without connections.
     #[must_use]
@@ -145,6 +157,7 @@ impl Edge {
             turned_away: Cell::new(0),
             parsers: Cell::new(0),
             last_order: Cell::new(None),
+            heir: RefCell::default(),
             empty: Notify::new(),
         }
     }
@@ -167,45 +180,38 @@ impl Edge {
         self.connections.borrow().is_empty()
     }
 
-    /// Serves a connection to its end. Gives it back, at rest, when it was [released](Self::release) instead.
-    ///
-    /// With a `place` it is one that lb has handed off: after the end it is lb's to go on with.
+    /// Serves a connection to its end, or until it is [released](Self::release); one with a `place`, which lb has handed
+    /// off, goes back to lb then.
     pub fn serve<H, F>(
-        &self,
+        self: &Rc<Self>,
         stream: Stream,
         place: Option<Place>,
         handler: H,
-    ) -> impl Future<Output = Option<Stream>>
+    ) -> impl Future<Output = ()> + use<H, F>
     where
         H: Fn(Request) -> F,
         F: Future<Output = Reply>,
     {
-        // Made out here, so that it takes no room in what the runtime keeps for every connection.
+        // Made out here, so that they take no room in what the runtime keeps for every connection.
         let connection = Rc::new(Connection::new(stream, place, Order::GoOn));
+        let this = Rc::clone(self);
         async move {
-            let outcome = match self.enter(&connection) {
+            let outcome = match this.enter(&connection) {
                 None => Outcome::Refused,
                 Some(number) => {
-                    let outcome = self.drive(&connection, &handler).await;
-                    if outcome == Outcome::Answered {
+                    let outcome = this.drive(&connection, &handler).await;
+                    if outcome == Outcome::Answered && connection.claim() {
                         // Whether the client has ended it, or an answer after which it closes: the client may still be
                         // writing.
                         Box::pin(linger(&connection.stream)).await;
                     }
-                    self.leave(number);
+                    this.leave(number);
                     outcome
                 }
             };
-            let connection = Rc::into_inner(connection).expect("its parser is gone");
-            match outcome {
-                Outcome::Released => return Some(connection.into_stream()),
-                // A client whose bytes cannot be taken is another process's.
-                Outcome::Refused if connection.consume().is_ok() => {
-                    Box::pin(self.refuse(connection.into_stream(), Refusal::TooMany)).await;
-                }
-                _ => connection.close(),
+            if let Some(stream) = this.end(connection, outcome) {
+                Box::pin(this.refuse(stream, Refusal::TooMany)).await;
             }
-            None
         }
     }
 
@@ -223,6 +229,21 @@ impl Edge {
         Some(number)
     }
 
+    /// Ends a connection. One that was refused is not at its end yet.
+    fn end(&self, connection: Rc<Connection>, outcome: Outcome) -> Option<Stream> {
+        let connection = Rc::into_inner(connection).expect("its parser is gone");
+        match outcome {
+            Outcome::Released => match (connection.release(), &*self.heir.borrow()) {
+                (Some(stream), Some(heir)) => heir(stream),
+                (Some(stream), None) => stream.close(),
+                (None, _) => (),
+            },
+            Outcome::Refused if connection.claim() => return Some(connection.into_stream()),
+            _ => connection.close(),
+        }
+        None
+    }
+
     fn leave(&self, number: u64) {
         self.connections.borrow_mut().remove(&number);
         if self.is_empty() {
@@ -236,16 +257,17 @@ impl Edge {
         F: Future<Output = Reply>,
     {
         loop {
-            tokio::select! {
-                biased;
-                order = connection.ordered() => match order {
-                    Order::GoOn | Order::Park => continue,
-                    Order::Release if connection.is_releasable() => return Outcome::Released,
-                    Order::Release => continue,
-                    Order::Drain => return Outcome::Answered,
-                    Order::End => return Outcome::Ended,
-                },
-                begun = connection.begin() => if begun.is_err() { return Outcome::Ended },
+            // One poll of two things, which keeps nothing of its own while it waits.
+            let next = poll_fn(|cx| match connection.poll_ordered(cx) {
+                Poll::Ready(order) => Poll::Ready(Ok(Some(order))),
+                Poll::Pending => connection.poll_begin(cx).map_ok(|()| None),
+            });
+            match next.await {
+                Ok(None) => (),
+                Ok(Some(Order::Release)) if connection.is_releasable() => return Outcome::Released,
+                Ok(Some(Order::GoOn | Order::Park | Order::Release)) => continue,
+                Ok(Some(Order::Drain)) => return Outcome::Answered,
+                Ok(Some(Order::End)) | Err(_) => return Outcome::Ended,
             }
             // On the heap, because most connections are silent most of the time.
             connection.has_parser.set(true);
@@ -285,7 +307,7 @@ impl Edge {
         loop {
             tokio::select! {
                 biased;
-                order = connection.ordered() => match order {
+                order = poll_fn(|cx| connection.poll_ordered(cx)) => match order {
                     Order::GoOn => (),
                     Order::Park if connection.is_at_rest() => {
                         connection.go_on();
@@ -336,10 +358,12 @@ impl Edge {
         self.end_all(Last::Close, patience).await;
     }
 
-    /// Answers what has begun and lets go of every connection at rest, for another process; returns as
+    /// Answers what has begun and gives every connection at rest to `heir`, for another process; returns as
     /// [`Edge::drain`] does.
-    pub async fn release(&self, patience: Duration) {
+    pub async fn release(&self, patience: Duration, heir: impl Fn(Stream) + 'static) {
+        self.heir.replace(Some(Box::new(heir)));
         self.end_all(Last::Release, patience).await;
+        self.heir.take();
     }
 
     async fn end_all(&self, last: Last, patience: Duration) {
@@ -411,12 +435,38 @@ async fn linger(stream: &Stream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::handoff::{Page, Source, Ticket};
+    use std::io::{Read, Write};
 
     #[tokio::test(flavor = "local")]
     async fn a_silent_connection_is_a_few_words() {
-        let edge = Edge::new(1);
+        let edge = Rc::new(Edge::new(1));
         let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
         let served = edge.serve(Stream::Unix(ours), None, |_| async { Reply::empty(hyper::StatusCode::OK) });
-        assert!(size_of_val(&served) + size_of::<Connection>() <= 512);
+        assert!(size_of_val(&served) + size_of::<Connection>() <= 320);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_client_that_was_given_to_another_process_is_neither_answered_nor_closed() {
+        let page = Page::create(1).unwrap();
+        let control = page.memory().try_clone_to_owned().unwrap();
+        let source = Rc::new(Source { page, control });
+        let ticket = Ticket { slot: 0, generation: 1 };
+        source.page.offer(ticket);
+        let place = Place::new(Rc::clone(&source), ticket).unwrap();
+        let (ours, mut client) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut copy = ours.try_clone().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.write_all(request).unwrap();
+        source.page.offer(Ticket { generation: 2, ..ticket });
+        let edge = Rc::new(Edge::new(1));
+        let stream = Stream::Unix(tokio::net::UnixStream::from_std(ours).unwrap());
+        let handler = |_| async { Reply::empty(hyper::StatusCode::OK) };
+        edge.serve(stream, Some(place), handler).await;
+        let mut seen = [0; 64];
+        assert_eq!(copy.read(&mut seen).unwrap(), request.len());
+        copy.write_all(b"answer").unwrap();
+        assert_eq!(client.read(&mut seen).unwrap(), 6);
     }
 }

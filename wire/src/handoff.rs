@@ -297,19 +297,34 @@ impl Drop for Page {
     }
 }
 
+/// The balancer that clients come from, as an api knows it.
+#[derive(Debug)]
+pub struct Source {
+    /// The words of its clients.
+    pub page: Page,
+    /// Its control socket.
+    pub control: OwnedFd,
+}
+
 /// An api's right to one client.
 #[derive(Clone, Debug)]
 pub struct Place {
-    page: Rc<Page>,
+    source: Rc<Source>,
     ticket: Ticket,
 }
 
 impl Place {
     /// The place that a ticket names. `None` when the page has no such slot.
     #[must_use]
-    pub fn new(page: Rc<Page>, ticket: Ticket) -> Option<Self> {
-        page.word(ticket.slot)?;
-        Some(Self { page, ticket })
+    pub fn new(source: Rc<Source>, ticket: Ticket) -> Option<Self> {
+        source.page.word(ticket.slot)?;
+        Some(Self { source, ticket })
+    }
+
+    /// Gives the client back, at rest and out of our epoll. If there is no room for saying so, the balancer hears of it
+    /// at the end of the stream.
+    pub fn release(self) {
+        let _ = send(self.source.control.as_fd(), &Message::Released(self.ticket).encode(), None);
     }
 
     /// Says that bytes of the client are going to be taken. False when the client is another one's by now.
@@ -326,7 +341,7 @@ impl Place {
 
     fn change(&self, from: u32, to: u32) -> bool {
         let generation = self.ticket.generation << 1;
-        self.page.word(self.ticket.slot).is_some_and(|word| {
+        self.source.page.word(self.ticket.slot).is_some_and(|word| {
             word.compare_exchange(generation | from, generation | to, Ordering::AcqRel, Ordering::Acquire)
                 .is_ok()
         })
@@ -358,7 +373,8 @@ mod tests {
     #[test]
     fn an_api_loses_its_client_with_the_next_hand_off() {
         let ours = Page::create(16).unwrap();
-        let theirs = Rc::new(Page::open(ours.memory().try_clone_to_owned().unwrap()).unwrap());
+        let page = Page::open(ours.memory().try_clone_to_owned().unwrap()).unwrap();
+        let theirs = Rc::new(Source { page, control: ours.memory().try_clone_to_owned().unwrap() });
         ours.offer(TICKET);
         let place = Place::new(Rc::clone(&theirs), TICKET).unwrap();
         assert!(ours.is_at_rest(TICKET) && place.consume());

@@ -183,6 +183,14 @@ impl System {
         self.dir.path().join(HAND_OFF_DIR)
     }
 
+    /// Returns when an api has done all that was sent to it before: it takes events in their order, all that there are in
+    /// one turn, and after two more requests that turn is over. A client may have its answer before its word says so.
+    pub(crate) fn until_done(&self, index: usize) {
+        for _ in 0..2 {
+            assert_eq!(self.api(index).status("/nowhere"), Some(404));
+        }
+    }
+
     /// Waits until something is so.
     pub(crate) fn until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + READY_TIMEOUT;
@@ -260,11 +268,11 @@ impl Process {
         kill(Pid::from_raw(pid), signal).expect("the process is there");
     }
 
-    /// Memory that it really has, in bytes.
+    /// Memory that it really has and shares with nobody, in bytes: without the pages of its executable.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("its numbers");
-        let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-        pages.expect("a number of pages") * 4096
+        let pages: Vec<u64> = statm.split(' ').filter_map(|pages| pages.parse().ok()).collect();
+        (pages[1] - pages[2]) * 4096
     }
 
     /// What it has written.

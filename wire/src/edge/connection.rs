@@ -14,13 +14,11 @@ use super::stream::Stream;
 use crate::handoff::Place;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use tokio::sync::Notify;
+use std::task::{Context, Poll, Waker, ready};
 use tokio::time::Instant;
 
 /// One look at a connection, and what is looked at without being taken: more than the longest request that is answered
@@ -66,12 +64,13 @@ pub(super) struct Connection {
     phase: Cell<Phase>,
     since: Cell<Instant>,
     order: Cell<Order>,
-    ordered: Notify,
+    /// The order is to be looked at.
+    is_ordered: Cell<bool>,
+    /// Of the task that serves it: smaller than what a channel or a notification keeps for each that waits.
+    waker: RefCell<Option<Waker>>,
     /// Bytes that the parser has, or waits for, and that are still in the socket.
     untaken: Cell<usize>,
     is_consumed: Cell<bool>,
-    /// The client is another process's by now.
-    is_withdrawn: Cell<bool>,
     /// The parser has the whole answer to the request, and it is not written yet.
     has_answer: Cell<bool>,
     /// It ends after this answer.
@@ -91,10 +90,10 @@ impl Connection {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(Instant::now()),
             order: Cell::new(order),
-            ordered: Notify::new(),
+            is_ordered: Cell::new(false),
+            waker: RefCell::default(),
             untaken: Cell::new(0),
             is_consumed: Cell::new(false),
-            is_withdrawn: Cell::new(false),
             has_answer: Cell::new(false),
             is_last: Cell::new(false),
             is_wanted: Cell::new(false),
@@ -115,12 +114,26 @@ impl Connection {
 
     pub(super) fn order(&self, order: Order) {
         self.order.set(order);
-        self.ordered.notify_one();
+        self.remind();
     }
 
-    pub(super) async fn ordered(&self) -> Order {
-        self.ordered.notified().await;
-        self.order.get()
+    /// Lets the task look at its order once more.
+    fn remind(&self) {
+        self.is_ordered.set(true);
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn poll_ordered(&self, cx: &mut Context<'_>) -> Poll<Order> {
+        if self.is_ordered.take() {
+            return Poll::Ready(self.order.get());
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     pub(super) fn current_order(&self) -> Order {
@@ -133,18 +146,18 @@ impl Connection {
         self.phase.get() == Phase::Idle && intake.is_at_rest() && intake.waiting_len() == 0
     }
 
-    /// Waits until there is work for a parser: a whole head, or an end.
+    /// Ready when there is work for a parser: a whole request, as far as can be seen, or an end.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub(super) async fn begin(&self) -> io::Result<()> {
+    pub(super) fn poll_begin(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_over.get() && !self.intake.borrow().is_worth_parsing() {
-            poll_fn(|cx| self.poll_fetch(cx)).await?;
+            ready!(self.poll_fetch(cx))?;
             if self.phase.get() == Phase::Idle && !self.is_over.get() {
                 self.enter(Phase::Receiving);
             }
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     /// Another process can have it: it is at rest, or only looked at, and nobody works on an answer.
@@ -160,9 +173,20 @@ impl Connection {
 
     /// Closes it, unless it is another process's.
     pub(super) fn close(self) {
-        if !self.is_withdrawn.get() {
+        if self.claim() {
             self.stream.close();
         }
+    }
+
+    /// Makes sure that it is ours, and that nobody else goes on with it when we end. False when it is another process's.
+    pub(super) fn claim(&self) -> bool {
+        if let Some(place) = &self.place
+            && !self.is_consumed.get()
+        {
+            self.is_consumed.set(place.consume());
+            return self.is_consumed.get();
+        }
+        true
     }
 
     /// What comes next comes into a new one.
@@ -177,6 +201,15 @@ impl Connection {
     /// Ends our part in it without ending the connection.
     pub(super) fn into_stream(self) -> Stream {
         self.stream
+    }
+
+    /// The same; one that lb has handed off goes back to it.
+    pub(super) fn release(self) -> Option<Stream> {
+        let Some(place) = self.place else { return Some(self.stream) };
+        // Before anybody else watches it: our registration would outlive our descriptor.
+        drop(self.stream);
+        place.release();
+        None
     }
 
     // The course of a request.
@@ -211,13 +244,8 @@ impl Connection {
     /// # Errors
     /// When the client is another process's by now, or gone.
     pub(super) fn consume(&self) -> io::Result<()> {
-        let Some(place) = &self.place else { return Ok(()) };
-        if !self.is_consumed.get() {
-            if !place.consume() {
-                self.is_withdrawn.set(true);
-                return Err(io::Error::other("the client is another process's"));
-            }
-            self.is_consumed.set(true);
+        if !self.claim() {
+            return Err(io::Error::other("the client is another process's"));
         }
         self.stream.take(self.untaken.take())
     }
@@ -235,13 +263,13 @@ impl Connection {
         }
         if is_sure && !self.is_last.get() {
             if let Some(place) = &self.place
-                && self.is_consumed.take()
-                && !place.rest()
+                && self.is_consumed.get()
             {
-                self.is_withdrawn.set(true);
+                // It can only be ours still: lb gives nobody a client whose bytes are taken.
+                self.is_consumed.set(!place.rest());
             }
             if self.order.get() != Order::GoOn {
-                self.ordered.notify_one();
+                self.remind();
             }
         }
         if self.is_wanted.take() {
@@ -269,6 +297,7 @@ impl Connection {
                 }
                 // A look is full of what was lent already: a request longer than any that is answered well.
                 Ok(LOOK_BYTES) => self.consume()?,
+                // Another process has taken some of it: it is that one's client.
                 Ok(len) if len < known => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
                 // Nothing new was seen: whoever woke us meant something else, such as the end behind what is there.
                 Ok(_) => {
