@@ -106,11 +106,35 @@ fn check_head(head: &http::request::Parts) -> Result<(), Reply> {
             "send at most 64 header fields and 8 KiB of them",
         ));
     }
-    let hosts = head.headers.get_all(header::HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
-        return bad("bad_host", "send exactly one Host field");
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let is_addressed = match (hosts.next(), hosts.next()) {
+        (None, _) => head.version != Version::HTTP_11,
+        (Some(host), None) => is_host(host.as_bytes()),
+        (Some(_), Some(_)) => false,
+    };
+    if !is_addressed {
+        return bad("bad_host", "send exactly one Host field: a name or an address, and a port if need be");
     }
     check_transfer_coding(&head.headers)
+}
+
+/// What RFC 9112 section 3.2 wants in a `Host` field, and refused otherwise: RFC 3986's host, and a port or none.
+fn is_host(host: &[u8]) -> bool {
+    let is_in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    let (is_complete, port) = match host {
+        [b'[', address @ ..] => {
+            let len = address.iter().take_while(|byte| is_in_name(byte) || **byte == b':').count();
+            let (_, rest) = address.split_at(len);
+            (rest.starts_with(b"]"), rest.get(1..).unwrap_or_default())
+        }
+        name => (true, name.split_at(name.iter().take_while(|byte| is_in_name(byte)).count()).1),
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_complete && is_port
 }
 
 /// hyper reads a body whose last coding is chunked; anything before that one is a coding that nobody here undoes.
@@ -175,6 +199,19 @@ async fn read_body(mut body: Incoming) -> Result<Bytes, Reply> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_with_a_port_or_without() {
+        for host in ["espora", "", "a_b-c.example:9999", "10.0.0.1:80", "[::1]", "[::1]:9999", "espora:"] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "a b", "a\tb", "a, b", "a/b", "a?b", "a#b", "a@b", "a\\b", "<a>", "a:http", "a:-1", "a:80:80",
+            "[::1", "::1", "[::1]a", "]", "é",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+    }
 
     #[test]
     fn a_purge_is_never_carried_out_twice() {
