@@ -38,6 +38,9 @@ impl Payment {
     pub fn parse(body: &[u8]) -> Result<Self, PaymentError> {
         // The parser takes its input for UTF-8 in places that it skips.
         let text = std::str::from_utf8(body).map_err(|_| PaymentError::Malformed)?;
+        if !has_whole_escapes(text) {
+            return Err(PaymentError::Malformed);
+        }
         let fields: Fields<'_> = sonic_rs::from_str(text).map_err(|_| PaymentError::Malformed)?;
         let id = PaymentId::parse(&fields.id).ok_or(PaymentError::BadId)?;
         let digits = fields.amount.as_raw_str();
@@ -47,6 +50,23 @@ impl Payment {
             Err(error) => Err(PaymentError::BadAmount(error)),
         }
     }
+}
+
+/// False when a `\u` is followed by something else than four digits, which the parser does not look at in what it skips.
+/// A backslash outside of a text is an error to it.
+fn has_whole_escapes(text: &str) -> bool {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        let is_whole = match &rest[at + 1..] {
+            [b'u', digits @ ..] => digits.len() >= 4 && digits[..4].iter().all(u8::is_ascii_hexdigit),
+            _ => true,
+        };
+        if !is_whole {
+            return false;
+        }
+        rest = rest.get(at + 2..).unwrap_or_default();
+    }
+    true
 }
 
 struct Fields<'a> {
@@ -138,6 +158,7 @@ mod tests {
             r#"{"\u0063orrelationId":"ID","amoun\u0074":19.900}"#,
             "{\"correlationId\":\"\\u0034a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3\",\n\t\"amount\":19.90}",
             r#"{"correlationId":"ID","amount":19.90,"Amount":1,"correlationid":2}"#,
+            r#"{"correlationId":"ID","amount":19.90,"x":"\\u00zz","y":"\u00E9\ud800"}"#,
         ] {
             assert_eq!(parse(text), Ok(payment), "{text}");
         }
@@ -189,6 +210,10 @@ mod tests {
             r#"{"correlationId":"ID","amount":19.90,"x":[1,2}"#,
             r#"{"correlationId":"ID","amount":19.90,"x":01}"#,
             r#"{"correlationId":"ID","amount":19.90,"x":"\q"}"#,
+            r#"{"correlationId":"ID","amount":19.90,"x":"\u00zz"}"#,
+            r#"{"correlationId":"ID","amount":19.90,"x":"\u+041"}"#,
+            r#"{"correlationId":"ID","amount":19.90,"x":"\u00"}"#,
+            r#"{"correlationId":"ID","amount":19.90,"x":["\\\u"]}"#,
             "{\"correlationId\":\"ID\",\"amount\":19.90,\"x\":\"a\nb\"}",
             "\u{feff}{\"correlationId\":\"ID\",\"amount\":19.90}",
         ] {
