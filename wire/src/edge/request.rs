@@ -115,6 +115,9 @@ fn check_head(head: &http::request::Parts) -> Result<(), Reply> {
     if !is_addressed {
         return bad("bad_host", "send exactly one Host field: a name or an address, and a port if need be");
     }
+    if head.headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some() {
+        return bad("repeated_type", "send Content-Type at most once");
+    }
     check_transfer_coding(&head.headers)
 }
 
