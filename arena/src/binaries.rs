@@ -6,17 +6,25 @@
 
 use crate::config::Checkout;
 use anyhow::{Context, ensure};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 /// The processes of the stack beside arena itself, by the names of their executables.
 const NAMES: [&str; 3] = ["store", "api", "lb"];
 
+/// What makes stacks readable for perf, in executables that run in an image without a C library.
+const FRAMES_RUSTFLAGS: &str = "-C force-frame-pointers=yes -C target-feature=+crt-static";
+
+/// Writes the shell's number to each file before `--`, and becomes the command after it.
+const ENTER: &str = r#"while [ "$1" != -- ]; do echo $$ >"$1" || exit 1; shift; done; shift; exec "$@""#;
+
 /// The executables of a stack.
 #[derive(Clone, Debug)]
 pub struct Binaries {
     dir: PathBuf,
     arena: PathBuf,
+    entrances: Vec<(String, Vec<PathBuf>)>,
 }
 
 impl Binaries {
@@ -29,7 +37,7 @@ impl Binaries {
         let arena = std::env::current_exe().context("where arena itself is")?;
         let beside = arena.parent().context("arena lies in a folder")?;
         if let (None, Some(checkout)) = (dir, checkout) {
-            build(checkout, &Target::of(beside)).await?;
+            build(checkout, &Target::of(beside), None).await?;
         }
         let dir = dir.unwrap_or(beside).to_owned();
         for name in NAMES {
@@ -40,7 +48,45 @@ impl Binaries {
                 path.display()
             );
         }
-        Ok(Self { dir, arena })
+        Ok(Self { dir, arena, entrances: Vec::new() })
+    }
+
+    /// Builds those of the checkout for perf: with frame pointers, all symbols, and static as in the images. In a
+    /// target folder of their own, because other flags would make cargo build everything anew each time.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub async fn with_frames(checkout: &Checkout) -> anyhow::Result<Self> {
+        let target = Target {
+            dir: checkout.workspace.join("target").join("frames"),
+            triple: Some(format!("{}-unknown-linux-gnu", std::env::consts::ARCH)),
+            profile: "profiling".into(),
+        };
+        build(checkout, &target, Some(FRAMES_RUSTFLAGS)).await?;
+        Self::find(Some(&target.executables()), None).await
+    }
+
+    /// The folder of the processes' executables.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The same, but the processes so called first enter the control groups with these files (see `limits`).
+    #[must_use]
+    pub fn confined(self, entrances: Vec<(String, Vec<PathBuf>)>) -> Self {
+        Self { entrances, ..self }
+    }
+
+    /// What to run so that the process called `name` is `program` with these arguments.
+    #[must_use]
+    pub fn entering(&self, name: &str, program: PathBuf, args: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
+        let Some((_, files)) = self.entrances.iter().find(|(process, _)| process == name) else {
+            return (program, args);
+        };
+        let files = files.iter().map(|file| file.clone().into());
+        let before = ["-c", ENTER, "sh"].map(OsString::from).into_iter().chain(files).chain(["--".into()]);
+        ("/bin/sh".into(), before.chain([program.into()]).chain(args).collect())
     }
 
     /// One of the processes.
@@ -56,10 +102,11 @@ impl Binaries {
     }
 }
 
-async fn build(checkout: &Checkout, target: &Target) -> anyhow::Result<()> {
+async fn build(checkout: &Checkout, target: &Target, rustflags: Option<&str>) -> anyhow::Result<()> {
     let mut command = Command::new(&checkout.cargo);
     command.current_dir(&checkout.workspace).arg("build").args(target.flags());
     command.args(NAMES.iter().flat_map(|name| ["--package", name]));
+    command.envs(rustflags.map(|flags| ("RUSTFLAGS", flags)));
     let status =
         command.status().await.with_context(|| format!("cannot run {}", checkout.cargo.display()))?;
     ensure!(status.success(), "building {} failed: {status}", NAMES.join(", "));
@@ -84,6 +131,11 @@ impl Target {
             return Self { dir: above.to_owned(), triple: None, profile };
         }
         Self { dir: above.parent().unwrap_or(above).to_owned(), triple: Some(name(above)), profile }
+    }
+
+    /// Where cargo puts what it builds with these flags.
+    fn executables(&self) -> PathBuf {
+        self.dir.join(self.triple.as_deref().unwrap_or_default()).join(&self.profile)
     }
 
     fn flags(&self) -> Vec<String> {
@@ -113,6 +165,24 @@ mod tests {
         assert_eq!(flags("debug"), "--profile dev --target-dir T");
         let static_target = "--profile profiling --target-dir T --target x86_64-unknown-linux-gnu";
         assert_eq!(flags("x86_64-unknown-linux-gnu/profiling"), static_target);
+    }
+
+    #[test]
+    fn a_confined_process_enters_its_groups_before_it_is_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let files: Vec<PathBuf> = ["cpu", "memory"].iter().map(|name| dir.path().join(name)).collect();
+        let free = Binaries { dir: PathBuf::new(), arena: PathBuf::new(), entrances: Vec::new() };
+        let arg = |text: &str| OsString::from(text);
+        assert_eq!(free.entering("lb", "lb".into(), vec![arg("-x")]), ("lb".into(), vec![arg("-x")]));
+        let confined = free.confined(vec![("lb".into(), files.clone())]);
+        let (program, args) =
+            confined.entering("lb", "/bin/sh".into(), vec![arg("-c"), arg("echo $$ $0"), arg("a b")]);
+        let output = std::process::Command::new(program).args(args).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let pid = said.trim().strip_suffix(" a b").unwrap();
+        for file in files {
+            assert_eq!(fs::read_to_string(file).unwrap().trim(), pid);
+        }
     }
 
     #[tokio::test(flavor = "current_thread")]

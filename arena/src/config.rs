@@ -8,8 +8,10 @@
 
 use crate::chaos::ChaosArgs;
 use crate::endpoint::Url;
+use crate::limits::Split;
 use crate::plan::Choice;
 use crate::processor::ProcessorsArgs;
+use crate::profile::ProfileArgs;
 use crate::simulate::SimulateArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -59,6 +61,8 @@ pub enum Command {
     /// Kill, stop and break everything under load, and compare what all sides know
     #[command(after_help = CHAOS_EXIT_CODES)]
     Chaos(Box<ChaosArgs>),
+    /// Record every process under load with perf: flame graphs, tables, what a payment costs
+    Profile(Box<ProfileArgs>),
     /// Live through many seeds of the simulated system, or tell one event by event
     Simulate(SimulateArgs),
 }
@@ -180,6 +184,12 @@ pub struct FightArgs {
     /// they used, and takes them down again
     #[arg(long, conflicts_with_all = ["target", "kill_store_at", "kill_api_at", "kill_lb_at"])]
     pub compose: bool,
+    /// Give each process of the stack its share of 1.5 CPU and 350 MB, as docker-compose.yml does, through control groups
+    #[arg(long, conflicts_with_all = ["target", "compose"])]
+    pub limits: bool,
+    /// What the shares are.
+    #[command(flatten)]
+    pub split: Split,
     /// The default processor of --target
     #[arg(long, value_name = "URL", default_value = "http://localhost:8001", requires = "target")]
     pub processor_default: Url,

@@ -1,11 +1,12 @@
 //! The stack in containers, for `arena fight --compose`: checked, started, measured by its control groups, taken down.
 //!
-//! It is the entry as it would be submitted (`docker-compose.yml`) beside simulated processors, under a project name of its
-//! own, so that a stack that somebody runs by hand is never touched. Whatever happens after the start, the containers
-//! and their volumes are removed again. What they used is read where the kernel counts it, because what an engine's own
-//! statistics say is a rate and comes late.
+//! It is the entry as it would be submitted (`docker-compose.yml`) beside simulated processors, under a project name
+//! of its own, so that a stack that somebody runs by hand is never touched. Whatever happens after the start, the
+//! containers and their volumes are removed again. What they used is read where the kernel counts it, because what an
+//! engine's own statistics say is a rate and comes late.
 
-use crate::config::Checkout;
+use crate::config::{Checkout, StackArgs};
+use crate::plan::Plan;
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use std::fs;
@@ -27,18 +28,22 @@ const SERVICES: [&str; 4] = ["lb", "api1", "api2", "store"];
 pub struct Containers {
     checkout: Checkout,
     envs: Vec<(String, String)>,
+    files: Vec<&'static str>,
+    processes: Vec<(String, i32)>,
     groups: Vec<Group>,
 }
 
 /// A container's control groups.
 #[derive(Debug)]
-struct Group {
-    name: String,
+pub(crate) struct Group {
+    /// The process, as its service is called.
+    pub(crate) name: String,
     /// Quota and throttling.
-    cpu: PathBuf,
+    pub(crate) cpu: PathBuf,
     /// CPU time; the same as `cpu` but for some machines with version 1.
-    accounting: PathBuf,
-    memory: PathBuf,
+    pub(crate) accounting: PathBuf,
+    /// The limit of memory, and what was used of it.
+    pub(crate) memory: PathBuf,
 }
 
 /// What the kernel has counted for one container.
@@ -71,10 +76,44 @@ impl Used {
 }
 
 impl Containers {
-    /// What is needed to run them from this checkout. `envs` are variables of the compose files.
+    /// The containers of the checkout that arena runs in, not yet started, with the plan's fees and margin.
+    ///
+    /// # Errors
+    /// When arena was not started through cargo in a checkout.
+    pub fn of_plan(args: &StackArgs, plan: &Plan) -> anyhow::Result<Self> {
+        let checkout = args.checkout().context("--compose needs a checkout: start arena as cargo arena")?;
+        let [default, fallback] = plan.fee_percent.0;
+        let envs = [
+            ("FEE_DEFAULT", default.to_string()),
+            ("FEE_FALLBACK", fallback.to_string()),
+            ("AUDIT_MARGIN_MS", plan.audit.margin_ms.to_string()),
+            ("LB_MODE", args.mode.clone()),
+        ];
+        Ok(Self {
+            checkout,
+            envs: envs.map(|(name, value)| (name.to_owned(), value)).into(),
+            files: vec!["docker-compose.yml", "docker-compose.processors.yml"],
+            processes: Vec::new(),
+            groups: Vec::new(),
+        })
+    }
+
+    /// The same with one compose file more.
     #[must_use]
-    pub fn new(checkout: Checkout, envs: Vec<(String, String)>) -> Self {
-        Self { checkout, envs, groups: Vec::new() }
+    pub fn with_file(mut self, file: &'static str) -> Self {
+        self.files.push(file);
+        self
+    }
+
+    /// Sets a variable of the compose files.
+    pub fn set(&mut self, name: &str, value: String) {
+        self.envs.push((name.to_owned(), value));
+    }
+
+    /// The services of the entry and the process ids that they have on this machine, once they are started.
+    #[must_use]
+    pub fn processes(&self) -> &[(String, i32)] {
+        &self.processes
     }
 
     /// Checks the rules, builds the images, starts everything, and checks what the engine made of it.
@@ -89,7 +128,9 @@ impl Containers {
         self.run("compose", &["up", "--build", "--detach"]).await.context(up)?;
         self.run("check-entry", &["docker-compose.yml"]).await.context(check)?;
         for service in SERVICES {
-            self.groups.push(self.find_group(service).await?);
+            let pid = self.find_process(service).await?;
+            self.groups.push(Group::of_process(service, pid)?);
+            self.processes.push((service.to_owned(), pid));
         }
         Ok(())
     }
@@ -126,20 +167,17 @@ impl Containers {
         command
             .current_dir(workspace)
             .env("COMPOSE_PROJECT_NAME", PROJECT)
-            .env("COMPOSE_FILE", "docker-compose.yml:docker-compose.processors.yml")
+            .env("COMPOSE_FILE", self.files.join(":"))
             .envs(self.envs.iter().map(|(name, value)| (name, value)));
         command
     }
 
-    async fn find_group(&self, service: &str) -> anyhow::Result<Group> {
+    async fn find_process(&self, service: &str) -> anyhow::Result<i32> {
         let ids = self.output(self.command("compose").args(["ps", "--quiet", service])).await?;
         let id = ids.lines().next().with_context(|| format!("{service} has no container"))?;
         let mut inspect = Command::new("docker");
         let pid = self.output(inspect.args(["inspect", "--format", "{{.State.Pid}}", id])).await?;
-        let table = fs::read_to_string(format!("/proc/{}/cgroup", pid.trim()));
-        let table =
-            table.context("the containers run on another kernel: their control groups are not here")?;
-        Group::find(service, &table, Path::new("/sys/fs/cgroup"))
+        pid.trim().parse().with_context(|| format!("the process of {service}: {pid}"))
     }
 
     async fn output(&self, command: &mut Command) -> anyhow::Result<String> {
@@ -150,8 +188,19 @@ impl Containers {
 }
 
 impl Group {
+    /// The control groups that a running process is in.
+    fn of_process(name: &str, pid: i32) -> anyhow::Result<Self> {
+        let table = fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        let table = table.with_context(|| {
+            format!(
+                "the process of {name} is not here: it has ended, or the containers run on another kernel"
+            )
+        })?;
+        Self::find(name, &table, Path::new("/sys/fs/cgroup"))
+    }
+
     /// Reads /proc/PID/cgroup: `0::PATH` in version 2, `N:cpu,cpuacct:PATH` and `N:memory:PATH` in version 1.
-    fn find(name: &str, table: &str, root: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn find(name: &str, table: &str, root: &Path) -> anyhow::Result<Self> {
         let path_of = |controller: &str| {
             let mut lines = table
                 .lines()
@@ -170,7 +219,7 @@ impl Group {
         Ok(Self { name: name.to_owned(), cpu, accounting, memory })
     }
 
-    fn used(&self) -> anyhow::Result<Used> {
+    pub(crate) fn used(&self) -> anyhow::Result<Used> {
         let stat = read(&self.cpu.join("cpu.stat"))?;
         let cpu_us = match value(&stat, "usage_usec") {
             Some(us) => us,

@@ -10,6 +10,7 @@ use crate::config::{FightArgs, Kill};
 use crate::containers::Containers;
 use crate::endpoint::Endpoint;
 use crate::judge::{Judge, Sides};
+use crate::limits::Limits;
 use crate::plan::Plan;
 use crate::progress::show;
 use crate::reckoning::{DRAIN_TIMEOUT, Reckoning};
@@ -28,7 +29,7 @@ use tokio::time::{Instant, sleep_until};
 use wire::PerProcessor;
 
 /// Where docker-compose.yml publishes the balancer; the processors are where `--target` looks for them by itself.
-const COMPOSE_URL: &str = "http://localhost:9999";
+pub(crate) const COMPOSE_URL: &str = "http://localhost:9999";
 
 /// Fights and reports.
 ///
@@ -39,7 +40,10 @@ pub async fn fight(args: FightArgs, envs: Vec<(String, String)>) -> anyhow::Resu
     let plan = args.plan.plan()?;
     wire::socket::raise_descriptor_limit();
     let terminal = Terminal::default();
-    let mut containers = args.compose.then(|| containers(&args, &plan)).transpose()?;
+    let mut containers = args.compose.then(|| Containers::of_plan(&args.stack, &plan)).transpose()?;
+    if let Some(containers) = &mut containers {
+        args.split.variables().into_iter().for_each(|(name, value)| containers.set(name, value));
+    }
     let fought = Box::pin(fight_on(&args, &plan, envs, containers.as_mut(), &mut signals, &terminal)).await;
     if let Some(containers) = containers {
         containers.stop().await?;
@@ -52,20 +56,6 @@ pub async fn fight(args: FightArgs, envs: Vec<(String, String)>) -> anyhow::Resu
     }
     print!("{report}");
     Ok(ExitCode::from(report.exit_status()))
-}
-
-/// The containers of `--compose`, not yet started, with the plan's fees and margin.
-fn containers(args: &FightArgs, plan: &Plan) -> anyhow::Result<Containers> {
-    let checkout = args.stack.checkout();
-    let checkout = checkout.context("--compose needs a checkout: cargo arena fight --compose PLAN")?;
-    let [default, fallback] = plan.fee_percent.0;
-    let envs = [
-        ("FEE_DEFAULT", default.to_string()),
-        ("FEE_FALLBACK", fallback.to_string()),
-        ("AUDIT_MARGIN_MS", plan.audit.margin_ms.to_string()),
-        ("LB_MODE", args.stack.mode.clone()),
-    ];
-    Ok(Containers::new(checkout, envs.map(|(name, value)| (name.to_owned(), value)).into()))
 }
 
 /// Prepares the ground, fights, and leaves it. `None` when a signal came first.
@@ -110,6 +100,7 @@ fn write_json(report: &Report, path: &Path) -> anyhow::Result<()> {
 struct Ground {
     sides: Sides,
     own: Option<(Rc<Stack>, RunDir)>,
+    limits: Option<Limits>,
 }
 
 impl Ground {
@@ -124,9 +115,11 @@ impl Ground {
             let theirs = [&args.processor_default, &args.processor_fallback];
             let theirs = PerProcessor([Endpoint::find(theirs[0]).await?, Endpoint::find(theirs[1]).await?]);
             let sides = Sides { ours: Endpoint::find(target).await?, theirs, token: args.token.clone() };
-            return Ok(Self { sides, own: None });
+            return Ok(Self { sides, own: None, limits: None });
         }
         let binaries = Binaries::find(args.stack.bin_dir.as_deref(), args.stack.checkout().as_ref()).await?;
+        let limits = args.limits.then(|| Limits::make(&args.split, args.stack.apis)).transpose()?;
+        let binaries = binaries.confined(limits.as_ref().map(Limits::entrances).unwrap_or_default());
         let run_dir = RunDir::new(args.stack.run_dir.as_deref())?;
         let config = StackConfig {
             binaries,
@@ -145,7 +138,7 @@ impl Ground {
         let stack = Stack::start(&config, terminal).await?;
         let theirs = PerProcessor(stack.theirs.0.map(Endpoint::from));
         let sides = Sides { ours: stack.ours.into(), theirs, token: config.token };
-        Ok(Self { sides, own: Some((Rc::new(stack), run_dir)) })
+        Ok(Self { sides, own: Some((Rc::new(stack), run_dir)), limits })
     }
 
     async fn fight(
@@ -155,7 +148,11 @@ impl Ground {
         containers: Option<&Containers>,
         terminal: &Terminal,
     ) -> anyhow::Result<Report> {
-        let used = || containers.map(Containers::used).transpose().map(Option::unwrap_or_default);
+        let used = || match (containers, &self.limits) {
+            (Some(containers), _) => containers.used(),
+            (None, Some(limits)) => limits.used(),
+            (None, None) => Ok(Vec::new()),
+        };
         let judge = Judge::prepare(plan, self.sides.clone()).await?;
         let killed = Rc::new(RefCell::new(Vec::new()));
         // Aborted when dropped: they go on for as long as the judge plays.

@@ -3,11 +3,12 @@
 //!
 //! Reading order
 //! * what is started: [`processor`] (one simulated payment processor), [`child`], [`binaries`], [`stack`], [`up`],
-//!   [`containers`];
+//!   [`containers`], [`limits`];
 //! * the judge: [`plan`], [`client`] over an [`endpoint`], [`user`], [`sides`], [`audit`], [`judge`], and its book, the
 //!   [`tally`];
 //! * what comes of it: [`score`], [`clairvoyant`], [`reckoning`], [`report`], all of it led by [`fight`];
 //! * what it survives: [`chaos`] with real processes, [`simulation`] without;
+//! * where its time goes: [`profile`];
 //! * and around it: [`config`], [`run_dir`], [`by_processor`], [`signals`], [`terminal`], [`progress`].
 
 pub mod audit;
@@ -22,8 +23,10 @@ pub mod containers;
 pub mod endpoint;
 pub mod fight;
 pub mod judge;
+pub mod limits;
 pub mod plan;
 pub mod processor;
+pub mod profile;
 pub mod progress;
 pub mod reckoning;
 pub mod report;

@@ -86,7 +86,7 @@ pub struct Report {
     pub kills: Vec<Killed>,
     /// Processes that ended.
     pub ended: Vec<Ended>,
-    /// What containers used while the judge played; empty when there were none.
+    /// What containers, or processes with limits, used while the judge played; empty when there were none.
     pub containers: Vec<Used>,
 }
 
@@ -431,7 +431,7 @@ impl Report {
                 throttled_us / 1_000,
                 megabytes(*memory_peak_bytes)
             );
-            row(f, if at == 0 { "containers" } else { "" }, text)?;
+            row(f, if at == 0 { "used" } else { "" }, text)?;
         }
         Ok(())
     }

@@ -288,6 +288,7 @@ impl<'a> Layout<'a> {
     fn spec(&self, name: &str, program: PathBuf, args: Vec<OsString>) -> Spec {
         let log = log_path(&self.config.run_dir, name);
         let (envs, is_verbose) = (self.config.envs.clone(), self.config.is_verbose);
+        let (program, args) = self.config.binaries.entering(name, program, args);
         Spec { name: name.into(), program, args, envs, log, is_verbose }
     }
 

@@ -1,0 +1,190 @@
+//! `arena profile`: what each process does under load, recorded by perf: flame graphs, tables, and what a payment
+//! costs.
+//!
+//! ```text
+//!   build with frame pointers --> start --> load: counted --> load: sampled --> load: system calls --> pictures
+//!                                           nothing attached   perf record       perf stat or strace
+//! ```
+//!
+//! The same load is put on three times, because looking is not free: CPU time and switches are read from the kernel
+//! while nothing is attached, then stacks are sampled, then system calls are counted. What each process leaves in the
+//! folder of the output is `NAME.perf.data`, `NAME.folded` and `NAME.svg`; the report is printed and written beside
+//! them.
+//!
+//! The executables are static as in the images, so that the same ones run here and, mounted over those of the images,
+//! in the containers of `--compose` (`docker-compose.profiling.yml`), inside the entry's own limits. perf always runs
+//! here: an engine's containers are processes of this machine, and inside of one perf is forbidden.
+
+pub mod counts;
+pub mod ground;
+pub mod load;
+pub mod perf;
+pub mod report;
+pub mod stacks;
+
+use crate::binaries::Binaries;
+use crate::config::StackArgs;
+use crate::limits::Split;
+use crate::plan::{Choice, Plan};
+use crate::signals::{EXIT_INTERRUPTED, Signals};
+use crate::terminal::Terminal;
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use counts::Counts;
+use ground::{Ground, Target};
+use load::Load;
+use perf::Perf;
+use report::{Profile, Report};
+use stacks::Stacks;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// At a fixed rate, how long the system gets to warm up before anything is counted.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// And how long counts are taken, and system calls counted: enough for thousands of payments, short for strace.
+const COUNT_FOR: Duration = Duration::from_secs(5);
+
+/// Flags of `arena profile`.
+#[derive(Clone, Debug, Args)]
+pub struct ProfileArgs {
+    /// How long samples are taken at a fixed rate, in seconds; a plan is played to its end
+    #[arg(long = "for", value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    pub seconds: u16,
+    /// Payments a second
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: u32,
+    /// Let the judge play this plan (three times) in the place of a fixed rate: preview, final or a file
+    #[arg(long, value_name = "PLAN", conflicts_with_all = ["rate", "seconds"])]
+    pub plan: Option<Choice>,
+    /// Profile the containers of docker-compose.yml, inside its limits, beside simulated processors
+    #[arg(long)]
+    pub compose: bool,
+    /// Give each process its share of 1.5 CPU and 350 MB, as docker-compose.yml does, through control groups
+    #[arg(long, conflicts_with = "compose")]
+    pub limits: bool,
+    #[command(flatten)]
+    /// What the shares are, with --limits or --compose.
+    pub split: Split,
+    /// Folder for what is recorded and drawn
+    #[arg(long, value_name = "DIR", default_value = "target/profile")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    /// What to start.
+    pub stack: StackArgs,
+}
+
+/// Builds, starts, loads, looks, draws and reports.
+///
+/// # Errors
+/// When perf is missing or may not look, something does not build, start or answer, or a process ends meanwhile.
+pub async fn profile(args: ProfileArgs, envs: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::handle()?;
+    let perf = Perf::find().await?;
+    let plan = args.plan.as_ref().map(Choice::plan).transpose()?;
+    let load = plan.clone().map_or(Load::Rate(args.rate), |plan| Load::Plan(Box::new(plan)));
+    wire::socket::raise_descriptor_limit();
+    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let terminal = Terminal::default();
+    let binaries = match (&args.stack.bin_dir, args.stack.checkout()) {
+        (Some(dir), _) => Binaries::find(Some(dir), None).await?,
+        (None, Some(checkout)) => {
+            terminal.say("building with frame pointers and all symbols; the first time takes some minutes");
+            Binaries::with_frames(&checkout).await?
+        }
+        (None, None) => bail!(
+            "there is nothing to build here: run cargo arena profile in a checkout, or name a folder of executables with \
+             frame pointers by --bin-dir"
+        ),
+    };
+    let plan = plan.unwrap_or_else(Plan::preview);
+    let mut ground = Ground::new(&args, &plan, binaries)?;
+    let looked = tokio::select! {
+        report = Box::pin(look(&mut ground, &args, &plan, &load, &perf, envs, &terminal)) => Some(report),
+        () = signals.received() => None,
+    };
+    ground.leave(&terminal).await?;
+    let Some(report) = looked.transpose()? else {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    let text = report.to_string();
+    fs::write(args.out.join("report.md"), &text).context("cannot write the report")?;
+    print!(
+        "{text}\nIn {}: report.md, and of each process NAME.svg, NAME.folded, NAME.perf.data\n",
+        args.out.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts everything and looks three times.
+async fn look(
+    ground: &mut Ground,
+    args: &ProfileArgs,
+    plan: &Plan,
+    load: &Load,
+    perf: &Perf,
+    envs: Vec<(String, String)>,
+    terminal: &Terminal,
+) -> anyhow::Result<Report> {
+    let sides = ground.start(args, plan, envs, terminal).await?;
+    let targets = ground.targets()?;
+    let file = |target: &Target, extension: &str| args.out.join(format!("{}.{extension}", target.name));
+    if let Load::Rate(_) = load {
+        load.put(&sides, WARM_UP).await?;
+    }
+
+    terminal.say(format!("counting under {}", load.name()));
+    let before = count(&targets)?;
+    let counted = load.put(&sides, COUNT_FOR).await?;
+    let after = count(&targets)?;
+
+    terminal.say("sampling");
+    let mut attached = Vec::new();
+    for target in &targets {
+        attached.push(perf.record(target.pid, &file(target, "perf.data")).await?);
+    }
+    let recorded = load.put(&sides, Duration::from_secs(args.seconds.into())).await?;
+    for recorder in attached {
+        recorder.end().await?;
+    }
+
+    let mut called = None;
+    if perf.calls.is_some() {
+        terminal.say("counting system calls");
+        let mut attached = Vec::new();
+        for target in &targets {
+            attached.push(perf.count_calls(target.pid, &file(target, "calls")).await?);
+        }
+        called = Some(load.put(&sides, COUNT_FOR).await?);
+        for counter in attached {
+            counter.end().await?;
+        }
+    }
+    ensure!(ground.targets()? == targets, "a process ended and was started again while it was profiled");
+
+    terminal.say("drawing");
+    let mut profiles = Vec::new();
+    for (number, target) in targets.iter().enumerate() {
+        let stacks = Stacks::fold(&perf.script(&file(target, "perf.data"), &ground.symbols()).await?)?;
+        let subtitle = format!("{} samples of {} under {}", stacks.samples(), perf.event, load.name());
+        fs::write(file(target, "folded"), stacks.folded())?;
+        fs::write(file(target, "svg"), stacks.flame_graph(&target.name, &subtitle)?)?;
+        let calls = called.is_some().then(|| perf.read_calls(&file(target, "calls"))).transpose()?;
+        let used = after[number] - before[number];
+        profiles.push(Profile { name: target.name.clone(), used, stacks, calls });
+    }
+    let place = match (args.compose, args.limits) {
+        (true, _) => "in containers, inside the limits of docker-compose.yml",
+        (false, true) => "inside the limits of docker-compose.yml, no containers",
+        (false, false) => "no containers, no limits",
+    };
+    let stack = format!("mode {}, {place}", args.stack.mode);
+    let reservations = perf.reservations();
+    Ok(Report { load: load.name(), stack, reservations, counted, recorded, called, profiles })
+}
+
+fn count(targets: &[Target]) -> anyhow::Result<Vec<Counts>> {
+    targets.iter().map(|target| Counts::of_process(target.pid)).collect()
+}
