@@ -52,16 +52,16 @@ fn request(method: Method, target: &str, body: &'static str) -> Request {
 
 #[tokio::test(flavor = "local")]
 async fn a_payment_that_a_lost_backend_may_have_recorded_is_unknown_whatever_the_next_one_says() {
-    let forward = Forward::new(backends("payment", UNAVAILABLE));
-    let reply = forward.handle(request(Method::POST, "/payments", "{}")).await;
+    let forward = Rc::new(Forward::new(backends("payment", UNAVAILABLE)));
+    let reply = Rc::clone(&forward).handle(request(Method::POST, "/payments", "{}")).await;
     assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(forward.counts(), (1, 0, 1), "sent a second time, and unknown");
 }
 
 #[tokio::test(flavor = "local")]
 async fn reading_changes_nothing_so_the_second_answer_is_the_answer() {
-    let forward = Forward::new(backends("summary", UNAVAILABLE));
-    let reply = forward.handle(request(Method::GET, "/payments-summary", "")).await;
+    let forward = Rc::new(Forward::new(backends("summary", UNAVAILABLE)));
+    let reply = Rc::clone(&forward).handle(request(Method::GET, "/payments-summary", "")).await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
@@ -71,8 +71,8 @@ async fn a_request_that_both_backends_lost_is_unknown_only_if_it_could_have_chan
         ("lost-payment", Method::POST, "/payments", StatusCode::GATEWAY_TIMEOUT),
         ("lost-summary", Method::GET, "/payments-summary", StatusCode::SERVICE_UNAVAILABLE),
     ] {
-        let forward = Forward::new(backends(name, b""));
-        let reply = forward.handle(request(method, target, "")).await;
+        let forward = Rc::new(Forward::new(backends(name, b"")));
+        let reply = Rc::clone(&forward).handle(request(method, target, "")).await;
         assert_eq!(reply.status, expected, "{name}");
     }
 }
