@@ -63,6 +63,19 @@ impl<T: Copy> Steps<T> {
         self.0.last().expect("never empty").1
     }
 
+    /// When the value of that time, above `bound`, came to be above it, and what it was before. `None` when it is not
+    /// above it, or always was.
+    #[must_use]
+    pub fn rise_above(&self, at_us: u64, bound: T) -> Option<(u64, T)>
+    where
+        T: PartialOrd,
+    {
+        let past = &self.0[..self.0.partition_point(|(from, _)| *from <= at_us)];
+        let below = past.iter().rposition(|(_, value)| *value <= bound)?;
+        let (from, _) = past.get(below + 1)?;
+        Some((*from, past[below].1))
+    }
+
     /// Each value with the half-open interval in which it holds, cut off at `end`.
     fn intervals(&self, end: u64) -> impl Iterator<Item = (u64, u64, T)> {
         let untils = self.0.iter().skip(1).map(|(from, _)| *from).chain([end]);

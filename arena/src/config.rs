@@ -8,6 +8,7 @@
 
 use crate::chaos::ChaosArgs;
 use crate::endpoint::Url;
+use crate::lab::LabArgs;
 use crate::limits::Split;
 use crate::plan::Choice;
 use crate::processor::ProcessorsArgs;
@@ -65,6 +66,8 @@ pub enum Command {
     Profile(Box<ProfileArgs>),
     /// Live through many seeds of the simulated system, or tell one event by event
     Simulate(SimulateArgs),
+    /// Judge the router over many random plans in simulated time
+    Lab(LabArgs),
 }
 
 /// What a local stack is made of.
@@ -174,9 +177,12 @@ pub struct UpArgs {
 /// Flags of `arena fight`.
 #[derive(Clone, Debug, Args)]
 pub struct FightArgs {
-    /// preview, final, or a JSON file with a plan, in the shape that "plan" has in what --json writes
+    /// preview, final, random, or a JSON file with a plan, in the shape that "plan" has in what --json writes
     #[arg(value_name = "PLAN")]
     pub plan: Choice,
+    /// Which of the random plans
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
     /// Fight what answers here and was started by others, instead of a stack started for the occasion
     #[arg(long, env = "ARENA_TARGET", value_name = "URL")]
     pub target: Option<Url>,

@@ -37,7 +37,7 @@ pub(crate) const COMPOSE_URL: &str = "http://localhost:9999";
 /// When the plan cannot be read, something does not start or answer, or the JSON cannot be written.
 pub async fn fight(args: FightArgs, envs: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::handle()?;
-    let plan = args.plan.plan()?;
+    let plan = args.plan.plan(args.seed)?;
     wire::socket::raise_descriptor_limit();
     let terminal = Terminal::default();
     let mut containers = args.compose.then(|| Containers::of_plan(&args.stack, &plan)).transpose()?;

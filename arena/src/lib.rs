@@ -9,6 +9,7 @@
 //! * what comes of it: [`score`], [`clairvoyant`], [`reckoning`], [`report`], all of it led by [`fight`];
 //! * what it survives: [`chaos`] with real processes, [`simulation`] without;
 //! * where its time goes: [`profile`];
+//! * the same in simulated time: [`simulate`] for the money, the [`lab`] for the points;
 //! * and around it: [`config`], [`run_dir`], [`by_processor`], [`signals`], [`terminal`], [`progress`].
 
 pub mod audit;
@@ -23,6 +24,7 @@ pub mod containers;
 pub mod endpoint;
 pub mod fight;
 pub mod judge;
+pub mod lab;
 pub mod limits;
 pub mod plan;
 pub mod processor;

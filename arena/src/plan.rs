@@ -1,16 +1,18 @@
 //! What the judge does and when: users, amount, fees, stages, audits, and how the end is counted.
 //!
-//! Two plans are the competition's own (CONTRACT section 3); any other is a JSON file of the same shape, read by
-//! [`Plan::read`]. A plan is data: nothing here runs, and nothing here knows an address.
+//! Two plans are the competition's own (CONTRACT section 3); any other is drawn from a seed ([`draw`]) or a JSON file
+//! of the same shape, read by [`Plan::read`]. A plan is data: nothing here runs, and nothing here knows an address.
 //!
 //! Invariants of every [`Plan`] that exists
 //! 1. Its stages are in the order of their start and begin before the plan ends.
-//! 2. It has 1 to [`USERS_MAX`] users, lasts at most [`DURATION_MAX`], and no delay is above [`DELAY_MAX`].
+//! 2. It has 1 to [`USERS_MAX`] users, lasts at most [`DURATION_MAX`], its ramp is no longer, and no delay is above
+//!    [`DELAY_MAX`].
 //! 3. Fees are at least 0 and below 100 per cent, and the amount is one that a payment may have.
 //!
 //! Before the first stage a processor answers at once and does not fail.
 
 use crate::by_processor::ByProcessor;
+use crate::lab::draw;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Users at the end of the ramp, which begins with one.
     pub users: u32,
+    /// How long the ramp takes; zero: all users are there at once.
+    pub ramp: Duration,
     /// The amount of every payment.
     pub amount: Cents,
     /// What each processor keeps, in per cent of the amount.
@@ -118,6 +122,8 @@ pub enum Choice {
     Preview,
     /// The competition's 300 s plan.
     Final,
+    /// A plan drawn from a seed.
+    Random,
     /// A plan of one's own.
     File(PathBuf),
 }
@@ -129,20 +135,22 @@ impl std::str::FromStr for Choice {
         Ok(match text {
             "preview" => Self::Preview,
             "final" => Self::Final,
+            "random" => Self::Random,
             path => Self::File(path.into()),
         })
     }
 }
 
 impl Choice {
-    /// The plan itself.
+    /// The plan itself; `seed` is that of a random one.
     ///
     /// # Errors
     /// [`PlanError`] when it is a file that cannot be read, or that says what no plan may say.
-    pub fn plan(&self) -> Result<Plan, PlanError> {
+    pub fn plan(&self, seed: u64) -> Result<Plan, PlanError> {
         match self {
             Self::Preview => Ok(Plan::preview()),
             Self::Final => Ok(Plan::grand_final()),
+            Self::Random => Ok(draw::plan(seed)),
             Self::File(path) => Plan::read(path),
         }
     }
@@ -152,7 +160,7 @@ impl Choice {
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// The file cannot be read.
-    #[error("the plan is `preview`, `final` or a JSON file; {path} cannot be read: {error}")]
+    #[error("the plan is `preview`, `final`, `random` or a JSON file; {path} cannot be read: {error}")]
     Unreadable {
         /// Which file.
         path: PathBuf,
@@ -177,6 +185,7 @@ impl Plan {
             name: "preview".into(),
             duration: Duration::from_secs(60),
             users: 550,
+            ramp: Duration::from_secs(60),
             amount: Cents(1_990),
             fee_percent: PerProcessor([5.0, 15.0]),
             audit: AuditRule {
@@ -204,6 +213,7 @@ impl Plan {
             name: "final".into(),
             duration: Duration::from_secs(300),
             users: 603,
+            ramp: Duration::from_secs(300),
             amount: Cents(2_005),
             fee_percent: PerProcessor([7.0, 10.0]),
             audit: AuditRule {
@@ -238,12 +248,14 @@ impl Plan {
         serde_json::from_str(&text).map_err(|error| PlanError::Malformed { path: path.into(), error })
     }
 
-    /// When each user begins, since the start: the first at 0 and the last, which never gets to post, at the end.
+    /// When each user begins, since the start: the first at 0 and the last when the ramp ends. Where that is the end of
+    /// the run the last never gets to post.
     ///
-    /// A ramp from 1 to n users adds n - 1 at equal distances (the ramping executor of k6).
+    /// A ramp from 1 to n users adds n - 1 at equal distances (the ramping executor of k6); one of no length is k6's
+    /// executor with a constant number of users.
     pub fn user_starts(&self) -> impl Iterator<Item = Duration> {
         let steps = self.users.saturating_sub(1).max(1);
-        (0..self.users).map(move |user| self.duration * user / steps)
+        (0..self.users).map(move |user| self.ramp * user / steps)
     }
 
     /// The number of the stage in force at `elapsed`; `None` before the first.
@@ -280,6 +292,8 @@ struct PlanFile {
     name: String,
     duration_s: f64,
     users: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ramp_s: Option<f64>,
     amount: serde_json::Number,
     fee_percent: ByProcessor<f64>,
     audit: AuditRule,
@@ -301,6 +315,7 @@ impl From<Plan> for PlanFile {
             name: plan.name,
             duration_s: plan.duration.as_secs_f64(),
             users: plan.users,
+            ramp_s: (plan.ramp != plan.duration).then_some(plan.ramp.as_secs_f64()),
             amount: plan.amount.to_string().parse().expect("an amount is written as a JSON number"),
             fee_percent: plan.fee_percent.into(),
             audit: plan.audit,
@@ -325,6 +340,7 @@ impl TryFrom<PlanFile> for Plan {
         if duration.is_zero() || !(1..=USERS_MAX).contains(&file.users) {
             return Err(format!("duration_s must be above 0 and users 1 to {USERS_MAX}"));
         }
+        let ramp = file.ramp_s.map_or(Ok(duration), |ramp_s| seconds("ramp_s", ramp_s, duration))?;
         let amount = Cents::from_json_number(&file.amount.to_string()).map_err(|error| error.to_string())?;
         let fee_percent = PerProcessor::from(file.fee_percent);
         if fee_percent.0.iter().any(|fee| !(0.0..100.0).contains(fee)) {
@@ -340,7 +356,7 @@ impl TryFrom<PlanFile> for Plan {
             return Err("stages must be in the order of from_s".into());
         }
         let (name, users, audit, end) = (file.name, file.users, file.audit, file.end);
-        Ok(Self { name, duration, users, amount, fee_percent, audit, end, stages })
+        Ok(Self { name, duration, users, ramp, amount, fee_percent, audit, end, stages })
     }
 }
 
@@ -368,9 +384,13 @@ mod tests {
     #[test]
     fn the_ramp_adds_users_at_equal_distances() {
         let mut plan = Plan::preview();
-        (plan.users, plan.duration) = (4, Duration::from_secs(60));
-        let starts: Vec<u64> = plan.user_starts().map(|start| start.as_secs()).collect();
-        assert_eq!(starts, [0, 20, 40, 60]);
+        let starts_s = |plan: &Plan| plan.user_starts().map(|start| start.as_secs()).collect::<Vec<_>>();
+        plan.users = 4;
+        assert_eq!(starts_s(&plan), [0, 20, 40, 60]);
+        plan.ramp = Duration::from_secs(30);
+        assert_eq!(starts_s(&plan), [0, 10, 20, 30]);
+        plan.ramp = Duration::ZERO;
+        assert_eq!(starts_s(&plan), [0; 4]);
         plan.users = 1;
         assert_eq!(plan.user_starts().collect::<Vec<_>>(), [Duration::ZERO]);
     }
@@ -403,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_plan_written_as_json_is_read_back() {
-        for plan in [Plan::preview(), Plan::grand_final()] {
+        for plan in [Plan::preview(), Plan::grand_final(), draw::plan(1), draw::plan(2)] {
             let text = serde_json::to_string(&plan).unwrap();
             assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan, "{text}");
         }
@@ -416,6 +436,7 @@ mod tests {
             ("/users", 0.into(), "users"),
             ("/users", 20_001.into(), "users"),
             ("/duration_s", (-1).into(), "duration_s"),
+            ("/ramp_s", 61.into(), "ramp_s"),
             ("/amount", 19.905.into(), "decimals"),
             ("/fee_percent/fallback", 100.into(), "fee_percent"),
             ("/audit/margin_ms", 15_001.into(), "margin_ms"),
@@ -424,7 +445,10 @@ mod tests {
             ("/stages/5/default/delay_ms", 60_001.into(), "delay_ms"),
         ] {
             let mut plan: serde_json::Value = good.clone();
-            *plan.pointer_mut(path).expect(path) = value;
+            match plan.pointer_mut(path) {
+                Some(place) => *place = value,
+                None => plan[&path[1..]] = value,
+            }
             let error = serde_json::from_value::<Plan>(plan).expect_err(path).to_string();
             assert!(error.contains(named), "{path}: {error}");
         }
@@ -434,8 +458,9 @@ mod tests {
     fn a_name_is_a_plan_and_everything_else_a_file() {
         assert_eq!("preview".parse(), Ok(Choice::Preview));
         assert_eq!("final".parse(), Ok(Choice::Final));
+        assert_eq!("random".parse(), Ok(Choice::Random));
         assert_eq!("plans/mine.json".parse(), Ok(Choice::File("plans/mine.json".into())));
-        let missing = Choice::File("/nowhere/plan.json".into()).plan().unwrap_err();
+        let missing = Choice::File("/nowhere/plan.json".into()).plan(0).unwrap_err();
         assert!(missing.to_string().contains("/nowhere/plan.json"));
     }
 }

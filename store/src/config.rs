@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 use wire::frame::{Listing, Operation};
 use wire::trace::LogFlags;
-use wire::{PaymentId, Processor};
+use wire::{PaymentId, PerProcessor};
 
 /// Memory that one payment may take, in bytes, everything included (PERFORMANCE.md).
 const PAYMENT_BYTES: u64 = 64;
@@ -20,11 +20,6 @@ const BASE_BYTES: u64 = 24 << 20;
 
 /// Payments remembered when nothing limits the memory.
 const PAYMENTS_MAX_UNLIMITED: u64 = 8 << 20;
-
-/// What waiting is worth. A payment that waits is lost if everything ends before the cheap processor is back; one that
-/// does not costs the difference of the fees. If the end comes without notice once in 250 s on average, waiting for one
-/// more second costs 1/250 of the payment, so it pays while the wait is below 250 s times the difference.
-const PATIENCE_MS_PER_PERCENT: f64 = 2_500.0;
 
 /// Espora's store: holds every payment, decides which processor gets it, and remembers
 #[derive(Clone, Debug, clap::Parser)]
@@ -177,19 +172,16 @@ impl Config {
     #[must_use]
     pub fn core(&self, index_key: [u64; 2]) -> CoreConfig {
         let payments_max = self.payments_max.unwrap_or_else(payments_max_by_memory);
-        let preferred =
-            if self.fee_fallback < self.fee_default { Processor::Fallback } else { Processor::Default };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 250,000")]
-        let reasoned = ((self.fee_fallback - self.fee_default).abs() * PATIENCE_MS_PER_PERCENT) as u64;
+        let fee_percent = PerProcessor([self.fee_default, self.fee_fallback]);
+        let reasoned = RouterConfig::for_fees(fee_percent, self.audit_margin_ms);
         CoreConfig {
             payments_max: usize::try_from(payments_max).unwrap_or(usize::MAX),
             index_key,
             router: RouterConfig {
-                audit_margin_ms: self.audit_margin_ms,
-                preferred,
-                patience_ms: self.patience_ms.unwrap_or(reasoned),
+                patience_ms: self.patience_ms.unwrap_or(reasoned.patience_ms),
                 dispatch_per_s: self.dispatch_per_s,
                 open_max: usize::from(self.open_max),
+                ..reasoned
             },
         }
     }

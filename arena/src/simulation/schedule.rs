@@ -34,6 +34,18 @@ impl<E> Schedule<E> {
         self.next += 1;
     }
 
+    /// When the next event is.
+    #[must_use]
+    pub fn next_us(&self) -> Option<u64> {
+        self.events.first_key_value().map(|((time_us, _), _)| *time_us)
+    }
+
+    /// Lets time pass without an event; none may be before that time.
+    pub fn wait_until(&mut self, time_us: u64) {
+        assert!(self.next_us().is_none_or(|next| next >= time_us), "an event would be passed over");
+        self.now_us = self.now_us.max(time_us);
+    }
+
     /// Goes on to the next event.
     pub fn pop(&mut self) -> Option<E> {
         let ((time_us, _), event) = self.events.pop_first()?;

@@ -80,6 +80,28 @@ pub struct RouterConfig {
     pub open_max: usize,
 }
 
+/// What waiting is worth. A payment that waits is lost if everything ends before the cheap processor is back; one that
+/// does not costs the difference of the fees. If the end comes without notice once in 250 s on average, waiting for one
+/// more second costs 1/250 of the payment, so it pays while the wait is below 250 s times the difference.
+const PATIENCE_MS_PER_PERCENT: f64 = 2_500.0;
+
+impl RouterConfig {
+    /// The reasoned settings for processors that keep so many percent of a payment.
+    #[must_use]
+    pub fn for_fees(fee_percent: PerProcessor<f64>, audit_margin_ms: u64) -> Self {
+        let [default, fallback] = fee_percent.0;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 250,000")]
+        let patience_ms = ((fallback - default).abs() * PATIENCE_MS_PER_PERCENT) as u64;
+        Self {
+            audit_margin_ms,
+            preferred: if fallback < default { Processor::Fallback } else { Processor::Default },
+            patience_ms,
+            dispatch_per_s: 2_000,
+            open_max: OPEN_MAX,
+        }
+    }
+}
+
 /// What the router thinks of a processor, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
