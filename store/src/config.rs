@@ -4,7 +4,7 @@
 //! that the process may use, unless it is given.
 
 use crate::core::CoreConfig;
-use crate::core::router::RouterConfig;
+use crate::core::router::{DISPATCH_PER_S, OPEN_MAX, RouterConfig};
 use crate::log::Durability;
 use std::fs;
 use std::path::PathBuf;
@@ -148,15 +148,15 @@ pub struct Config {
     /// Within this time of its requestedAt a payment should be charged and counted, in milliseconds
     #[arg(long, env = "AUDIT_MARGIN_MS", default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(200..=3_600_000))]
     pub audit_margin_ms: u64,
-    /// How long payments wait for the cheaper processor before the dearer one gets them, in milliseconds [default: 2500
-    /// for each percent between the fees]
+    /// How long payments that are more than is worth holding wait for the cheaper processor before the dearer one gets
+    /// them, in milliseconds [default: from the fees; 3529 for 5 and 15, 1000 for 7 and 10, 19000 for 2 and 40]
     #[arg(long, env = "PATIENCE_MS")]
     pub patience_ms: Option<u64>,
-    /// Payments handed out a second while a queue drains
-    #[arg(long, env = "DISPATCH_PER_S", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Payments handed out a second while clients are being answered
+    #[arg(long, env = "DISPATCH_PER_S", default_value_t = DISPATCH_PER_S, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub dispatch_per_s: u32,
-    /// Calls open at one processor at a time, 1 to 400
-    #[arg(long, env = "OPEN_MAX", default_value_t = 400, value_parser = clap::value_parser!(u16).range(1..=400))]
+    /// Calls open at one processor at a time, 1 to 800
+    #[arg(long, env = "OPEN_MAX", default_value_t = OPEN_MAX as u16, value_parser = clap::value_parser!(u16).range(1..=OPEN_MAX as i64))]
     pub open_max: u16,
 }
 

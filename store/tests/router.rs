@@ -2,9 +2,9 @@
 
 use store::core::ApiId;
 use store::core::calls::{Call, Calls};
-use store::core::router::{OPEN_MAX, Route, Router, RouterConfig, State};
+use store::core::router::{Route, Router, RouterConfig, State};
 use wire::frame::{AttemptId, Health, Outcome, Report};
-use wire::{PaymentId, Processor};
+use wire::{PaymentId, PerProcessor, Processor};
 
 const DEFAULT: Processor = Processor::Default;
 const FALLBACK: Processor = Processor::Fallback;
@@ -15,26 +15,62 @@ struct Trial {
     calls: Calls,
     now_us: u64,
     attempts: u64,
+    accepts: u64,
 }
 
 impl Trial {
     fn new() -> Self {
-        let config = RouterConfig {
-            audit_margin_ms: 1_500,
-            preferred: DEFAULT,
-            patience_ms: 10_000,
-            dispatch_per_s: 1_000_000,
-            open_max: OPEN_MAX,
-        };
-        Self { router: Router::new(config, 0), calls: Calls::default(), now_us: 0, attempts: 0 }
+        let fees = PerProcessor([5.0, 15.0]);
+        let config =
+            RouterConfig { hold_share: 1.0, patience_ms: 10_000, ..RouterConfig::for_fees(fees, 1_500) };
+        Self { router: Router::new(config, 0), calls: Calls::default(), now_us: 0, attempts: 0, accepts: 0 }
+    }
+
+    /// Payments come in each 2 ms for so long.
+    fn receive_for_ms(&mut self, ms: u64) {
+        for _ in 0..ms / 2 {
+            self.wait_ms(2);
+            self.accepts += 1;
+            self.router.note_turn(self.accepts, self.now_us);
+        }
+    }
+
+    /// None comes for so long, in turns of the store 5 ms apart.
+    fn receive_nothing_for_ms(&mut self, ms: u64) {
+        for _ in 0..ms / 5 {
+            self.wait_ms(5);
+            self.router.note_turn(self.accepts, self.now_us);
+        }
+    }
+
+    /// The processor says by a bad answer that it does not work.
+    fn fail(&mut self, processor: Processor, latency_ms: u32) {
+        let attempt = self.send(processor);
+        self.wait_ms(latency_ms.into());
+        self.answer(processor, attempt, Outcome::Failing, latency_ms);
+    }
+
+    /// How many calls go out now if there is no end of payments.
+    fn send_all(&mut self, processor: Processor) -> usize {
+        let mut sent = 0;
+        while self.route() == Route::To(processor) {
+            self.send(processor);
+            sent += 1;
+        }
+        sent
     }
 
     fn wait_ms(&mut self, ms: u64) {
         self.now_us += ms * 1000;
     }
 
+    /// Where the oldest of many goes.
     fn route(&mut self) -> Route {
-        self.router.route(&self.calls, self.now_us)
+        self.route_one_of(100_000)
+    }
+
+    fn route_one_of(&mut self, waiting: usize) -> Route {
+        self.router.route(&self.calls, waiting, self.now_us)
     }
 
     fn state(&self, processor: Processor) -> State {
@@ -91,36 +127,138 @@ fn the_cheap_processor_gets_everything_while_it_works() {
 }
 
 #[test]
-fn one_that_fails_is_waited_for_and_then_the_dear_one_gets_it() {
+fn one_that_fails_is_waited_for_and_then_the_dear_one_gets_what_is_too_much() {
     let mut trial = Trial::new();
-    trial.get_used_to(DEFAULT, 1);
-    let attempt = trial.send(DEFAULT);
-    trial.answer(DEFAULT, attempt, Outcome::Failing, 1);
+    trial.get_used_to(FALLBACK, 1);
+    trial.receive_for_ms(30_000);
+    trial.fail(DEFAULT, 1);
     assert_eq!((trial.state(DEFAULT), trial.route()), (State::Failing, Route::Wait));
-    trial.wait_ms(9_999);
+    trial.receive_for_ms(9_998);
     trial.send(DEFAULT);
     assert_eq!(trial.route(), Route::Wait);
-    trial.wait_ms(1);
+    trial.receive_for_ms(2);
+    assert_eq!(trial.route(), Route::To(FALLBACK));
+    assert_eq!(
+        trial.route_one_of(2_900),
+        Route::Wait,
+        "4,000 a second in what 100 and 150 ms leave of a second"
+    );
+    assert_eq!(trial.route_one_of(3_000), Route::To(FALLBACK));
+}
+
+#[test]
+fn when_payments_stop_coming_nothing_waits_any_more() {
+    let mut trial = Trial::new();
+    trial.receive_for_ms(30_000);
+    trial.fail(DEFAULT, 1);
+    trial.send(DEFAULT);
+    trial.receive_nothing_for_ms(95);
+    assert_eq!(trial.route_one_of(1), Route::Wait);
+    trial.receive_nothing_for_ms(5);
+    assert_eq!(trial.route_one_of(1), Route::To(DEFAULT), "its canary");
+    trial.send(DEFAULT);
+    assert_eq!(trial.route_one_of(1), Route::To(FALLBACK));
+    assert!(
+        (0..5_000).all(|_| trial.router.take_token(trial.now_us)),
+        "nobody is left who could be disturbed"
+    );
+    trial.receive_for_ms(2);
+    assert_eq!(trial.route_one_of(1), Route::Wait);
+}
+
+#[test]
+fn a_pause_that_is_usual_or_our_own_is_no_end() {
+    let mut trial = Trial::new();
+    trial.receive_for_ms(30_000);
+    trial.fail(DEFAULT, 1);
+    trial.wait_ms(400);
+    trial.router.note_turn(trial.accepts, trial.now_us);
+    trial.send(DEFAULT);
+    assert_eq!(trial.route_one_of(1), Route::Wait, "there was no turn in which a payment could have come");
+    trial.accepts += 1;
+    trial.router.note_turn(trial.accepts, trial.now_us);
+    trial.receive_nothing_for_ms(900);
+    trial.send(DEFAULT);
+    assert_eq!(trial.route_one_of(1), Route::Wait, "400 ms without one have just been seen");
+}
+
+#[test]
+fn what_waited_for_both_goes_to_neither_before_the_cheap_one_was_heard() {
+    let mut trial = Trial::new();
+    trial.get_used_to(DEFAULT, 2_000);
+    trial.fail(FALLBACK, 1_000);
+    assert_eq!(trial.route(), Route::Wait);
+    trial.wait_ms(20_000);
+    trial.health(FALLBACK, false, 20);
+    assert_eq!(trial.state(FALLBACK), State::Usable);
+    assert_eq!(trial.route(), Route::Wait);
+    trial.router.on_health(
+        DEFAULT,
+        Health::Answered { failing: true, min_response_ms: 2_000 },
+        &trial.calls,
+        trial.now_us,
+    );
     assert_eq!(trial.route(), Route::To(FALLBACK));
 }
 
 #[test]
-fn a_canary_each_100_ms_and_never_more_than_four_find_out_that_it_works_again() {
-    let mut trial = Trial::new();
-    let attempt = trial.send(DEFAULT);
-    trial.answer(DEFAULT, attempt, Outcome::Failing, 1);
-    let mut canaries = Vec::new();
-    for _ in 0..20 {
-        assert_eq!(trial.route(), Route::Wait);
-        trial.wait_ms(100);
-        if trial.route() == Route::To(DEFAULT) {
-            canaries.push(trial.send(DEFAULT));
+fn canaries_each_100_ms_or_quarter_of_the_delay_find_out_that_it_works_again() {
+    for (delay_ms, interval_ms) in [(1, 100_u64), (100, 100), (600, 150), (1_000, 250)] {
+        let mut trial = Trial::new();
+        trial.get_used_to(DEFAULT, delay_ms);
+        trial.fail(DEFAULT, delay_ms);
+        let mut sent_ms = Vec::new();
+        for ms in 0..3_000_u64 {
+            if trial.route() == Route::To(DEFAULT) {
+                sent_ms.push(ms);
+                trial.send(DEFAULT);
+            }
+            trial.wait_ms(1);
         }
+        assert_eq!(sent_ms.len(), 4, "{delay_ms} ms: until four have no answer");
+        let intervals = sent_ms.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(intervals.clone().all(|interval| interval_ms - interval <= 1), "{delay_ms} ms: {sent_ms:?}");
     }
-    assert_eq!(canaries.len(), 4, "one each 100 ms, until four have no answer");
-    trial.answer(DEFAULT, canaries[0], Outcome::Charged, 1);
-    canaries[1..].iter().for_each(|canary| trial.answer(DEFAULT, *canary, Outcome::Charged, 1));
-    assert_eq!(trial.route(), Route::To(DEFAULT));
+}
+
+#[test]
+fn a_processor_that_stalls_gets_a_few_tens_of_payments() {
+    for (delay_ms, most) in [(1, 40), (5, 60)] {
+        let mut trial = Trial::new();
+        trial.get_used_to(DEFAULT, delay_ms);
+        let sent = trial.send_all(DEFAULT);
+        trial.wait_ms(50);
+        assert_eq!(trial.state(DEFAULT), State::Stalled);
+        assert!(sent + trial.send_all(DEFAULT) <= most, "{delay_ms} ms: {sent}");
+    }
+}
+
+#[test]
+fn the_answer_to_an_old_call_says_nothing_about_the_delay_now() {
+    let mut trial = Trial::new();
+    trial.get_used_to(DEFAULT, 1_000);
+    let (old, young) = (trial.send(DEFAULT), trial.send(DEFAULT));
+    trial.wait_ms(1);
+    trial.answer(DEFAULT, young, Outcome::Charged, 1);
+    let delay_us = trial.router.delay_us(DEFAULT);
+    trial.wait_ms(1_000);
+    trial.answer(DEFAULT, old, Outcome::Charged, 1_001);
+    assert_eq!(trial.router.delay_us(DEFAULT), delay_us);
+}
+
+#[test]
+fn it_tells_what_it_believes_from() {
+    let mut trial = Trial::new();
+    let why = |trial: &Trial| trial.router.why(DEFAULT, &trial.calls, trial.now_us).to_string();
+    assert_eq!(why(&trial), "nothing was heard of it");
+    trial.get_used_to(DEFAULT, 2);
+    assert_eq!(why(&trial), "its last answer was Charged after 2 ms");
+    trial.send(DEFAULT);
+    trial.wait_ms(1_400);
+    assert_eq!(trial.state(DEFAULT), State::Slow);
+    assert_eq!(why(&trial), "its oldest call has no answer for 1400 ms");
+    trial.health(DEFAULT, true, 3_000);
+    assert_eq!(why(&trial), "it says that it fails with a delay of 3000 ms");
 }
 
 #[test]
@@ -180,15 +318,16 @@ fn a_health_call_is_made_by_one_at_a_time_and_seldom() {
 #[test]
 fn turned_down_by_the_limiter_it_sends_less_at_a_time() {
     let mut trial = Trial::new();
+    trial.get_used_to(DEFAULT, 20);
     let calls: Vec<AttemptId> = (0..100).map(|_| trial.send(DEFAULT)).collect();
     assert_eq!(trial.route(), Route::To(DEFAULT));
     for attempt in &calls[..10] {
-        trial.answer(DEFAULT, *attempt, Outcome::Busy, 1);
+        trial.answer(DEFAULT, *attempt, Outcome::Busy, 20);
     }
     assert_eq!(trial.state(DEFAULT), State::Usable, "429 is no failure");
     assert_eq!(trial.route(), Route::Wait, "90 are open, and fewer than that are allowed now");
     for attempt in &calls[10..] {
-        trial.answer(DEFAULT, *attempt, Outcome::Charged, 1);
+        trial.answer(DEFAULT, *attempt, Outcome::Charged, 20);
     }
     assert_eq!(trial.route(), Route::To(DEFAULT));
 }
@@ -207,6 +346,22 @@ fn when_both_are_slow_but_answer_the_cheap_one_gets_it_late() {
     trial.get_used_to(DEFAULT, 2_000);
     trial.get_used_to(FALLBACK, 3_000);
     assert_eq!(trial.route(), Route::Wait);
-    trial.wait_ms(10_000);
+    trial.wait_ms(2_999);
+    assert_eq!(trial.route(), Route::Wait);
+    trial.wait_ms(1);
+    assert_eq!(trial.route(), Route::To(DEFAULT));
+}
+
+#[test]
+fn the_more_has_been_accepted_the_later_it_is_late() {
+    let mut trial = Trial::new();
+    trial.receive_for_ms(40_000);
+    trial.get_used_to(DEFAULT, 2_000);
+    trial.get_used_to(FALLBACK, 3_000);
+    trial.receive_for_ms(2);
+    assert_eq!(trial.route(), Route::Wait);
+    trial.wait_ms(5_000);
+    assert_eq!(trial.route(), Route::Wait, "20,001 payments are worth more than five seconds");
+    trial.wait_ms(1);
     assert_eq!(trial.route(), Route::To(DEFAULT));
 }

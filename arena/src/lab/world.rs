@@ -25,7 +25,7 @@ use wire::frame::{Accepted, CallKind, FromApi, FromStore, Lease, Outcome, Report
 use wire::{Bounds, PaymentId, PerProcessor, Processor as Name, Timestamp};
 
 /// Apis, as the competition's entry has them.
-const APIS: u64 = 2;
+const APIS: usize = 2;
 
 /// Calls that one api carries (`CALLS_MAX`).
 const CALLS_MAX: u16 = 500;
@@ -117,7 +117,7 @@ pub struct Lived {
     pub end_us: u64,
     /// How often the router thought otherwise of a processor.
     pub changes: u64,
-    /// The most health calls that a processor got within its window of 5 s.
+    /// When each processor was asked for its health.
     pub health_us: PerProcessor<Vec<u64>>,
     /// Calls that were turned away by a limiter.
     pub busy: u64,
@@ -130,7 +130,13 @@ pub struct Lived {
 /// Lives through a plan. `seed` decides what takes how long; the story is kept when somebody wants it.
 #[must_use]
 pub fn live(plan: &Plan, seed: u64, is_told: bool) -> Lived {
-    let mut world = World::new(plan, seed, is_told);
+    live_with(plan, RouterConfig::for_fees(plan.fee_percent, plan.audit.margin_ms), seed, is_told)
+}
+
+/// The same with settings of one's own.
+#[must_use]
+pub fn live_with(plan: &Plan, router: RouterConfig, seed: u64, is_told: bool) -> Lived {
+    let mut world = World::new(plan, router, seed, is_told);
     while let Some(what) = world.next() {
         world.happen(what);
     }
@@ -148,10 +154,10 @@ struct World<'a> {
     processors: PerProcessor<Processor>,
     timelines: PerProcessor<Timeline>,
     /// When each api is done with what it was given.
-    begun_us: [u64; APIS as usize],
+    begun_us: [u64; APIS],
     users_left: u32,
     posted: u64,
-    reported: [u64; APIS as usize],
+    reported: [u64; APIS],
     reading: Reading,
     is_over: bool,
     is_told: bool,
@@ -159,13 +165,10 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(plan: &'a Plan, seed: u64, is_told: bool) -> Self {
+    fn new(plan: &'a Plan, router: RouterConfig, seed: u64, is_told: bool) -> Self {
         let mut chance = Chance::new(!seed);
-        let config = CoreConfig {
-            payments_max: 10_000_000,
-            index_key: [chance.bits(), chance.bits()],
-            router: RouterConfig::for_fees(plan.fee_percent, plan.audit.margin_ms),
-        };
+        let config =
+            CoreConfig { payments_max: 10_000_000, index_key: [chance.bits(), chance.bits()], router };
         let healthy = || Timeline { delay_us: Steps::new(0), failing: Steps::new(false) };
         let mut world = Self {
             plan,
@@ -176,10 +179,10 @@ impl<'a> World<'a> {
             tick_us: 0,
             processors: PerProcessor::default(),
             timelines: PerProcessor::from_fn(|_| healthy()),
-            begun_us: [0; APIS as usize],
+            begun_us: [0; APIS],
             users_left: plan.users,
             posted: 0,
-            reported: [0; APIS as usize],
+            reported: [0; APIS],
             reading: Reading::default(),
             is_over: false,
             is_told,
@@ -190,7 +193,7 @@ impl<'a> World<'a> {
     }
 
     fn begin(&mut self) {
-        for api in 0..APIS {
+        for api in 0..APIS as u64 {
             let hello = FromApi::Hello { instance: api + 1, calls_max: CALLS_MAX, held: Vec::new() };
             self.frame(api, hello);
             self.schedule.after(1_000_000, What::Beat(api));
@@ -278,7 +281,7 @@ impl<'a> World<'a> {
         self.posted += 1;
         // Spread over the whole space, as ids drawn by chance are, and never the same twice.
         let id = PaymentId(u128::from(self.posted).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
-        let (api, way_us) = (self.posted % APIS, self.way() + self.way());
+        let (api, way_us) = (self.posted % APIS as u64, self.way() + self.way());
         self.schedule.after(way_us, What::Accept { user, api, id });
     }
 

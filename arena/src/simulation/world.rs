@@ -177,12 +177,12 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(seed: u64, listener: Option<Listener<'a>>) -> Self {
         let mut chance = Chance::new(seed);
+        let audit_margin_ms = chance.pick(&[1_500, 2_000]);
         let router = RouterConfig {
-            audit_margin_ms: chance.pick(&[1_500, 2_000]),
-            preferred: Name::Default,
             patience_ms: chance.pick(&[0, 500, 3_000, 25_000]),
             dispatch_per_s: chance.pick(&[200, 2_000]),
             open_max: chance.pick(&[4, 40, 400]),
+            ..RouterConfig::for_fees(PerProcessor([5.0, 15.0]), audit_margin_ms)
         };
         let payments_max = if chance.percent(10) { 12 } else { 10_000 };
         let index_key = [chance.bits(), chance.bits()];

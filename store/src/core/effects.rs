@@ -1,7 +1,7 @@
 //! What a turn of the core brings about, besides changing memory: records for the log, frames for the apis, lines for
 //! the log of the process, and counts for the metrics. All of it is data; the shell carries it out.
 
-use super::router::State;
+use super::router::{State, Why};
 use super::{ApiId, Room};
 use std::fmt;
 use wire::frame::{FromStore, Operation, Outcome};
@@ -36,6 +36,8 @@ pub enum Note {
         delay_ms: u64,
         /// Payments that wait.
         queue_len: u64,
+        /// What it thinks so from.
+        why: Why,
     },
     /// A processor turned a payment down in a way that people should look at.
     Alarm {
@@ -64,8 +66,8 @@ impl fmt::Display for Note {
         match self {
             Self::ApiJoined { api, held } => write!(f, "api {} joined, {held} calls still open", api.0),
             Self::ApiLeft { api, unknown } => write!(f, "api {} left, {unknown} attempts unknown", api.0),
-            Self::Believed { processor, from, to, delay_ms, queue_len } => {
-                write!(f, "{processor}: {from} -> {to}, delay {delay_ms} ms, queue {queue_len}")
+            Self::Believed { processor, from, to, delay_ms, queue_len, why } => {
+                write!(f, "{processor}: {from} -> {to}, delay {delay_ms} ms, queue {queue_len}: {why}")
             }
             Self::Alarm { processor, id, outcome, status } => {
                 write!(f, "alarm: {processor} answered {status} ({outcome:?}) for {id}")

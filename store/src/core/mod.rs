@@ -552,7 +552,8 @@ impl Core {
         for (processor, from, to) in self.router.changes(&self.calls, now.us) {
             let delay_ms = self.router.delay_us(processor) / 1000;
             let queue_len = self.ledger.balance().queued.count;
-            effects.notes.push(Note::Believed { processor, from, to, delay_ms, queue_len });
+            let why = self.router.why(processor, &self.calls, now.us);
+            effects.notes.push(Note::Believed { processor, from, to, delay_ms, queue_len, why });
         }
     }
 
@@ -609,8 +610,10 @@ impl Core {
     }
 
     fn dispatch_free(&mut self, now: Now, effects: &mut Effects) {
+        self.router.note_turn(self.ledger.balance().accepted.count, now.us);
         while let Some(ordinal) = self.ledger.queue.first_free().filter(|_| self.room != Room::NoIntents) {
-            let Route::To(processor) = self.router.route(&self.calls, now.us) else {
+            let waiting = self.ledger.queue.free_len();
+            let Route::To(processor) = self.router.route(&self.calls, waiting, now.us) else {
                 return;
             };
             let Some(api) = self.pick_api() else { return };
@@ -620,7 +623,7 @@ impl Core {
             self.lease(now, ordinal, processor, api, effects);
         }
         // Keeps the router's memory of outages true while nothing waits.
-        let _ = self.router.route(&self.calls, now.us);
+        let _ = self.router.route(&self.calls, 0, now.us);
     }
 
     fn dispatch_bound(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
