@@ -5,8 +5,10 @@
 //! With `preview` or `final` the competition's own plans are lived through instead, for comparison with a real fight.
 
 pub mod draw;
+pub mod picture;
 pub mod processor;
 pub mod summary;
+pub mod sweep;
 pub mod verdict;
 pub mod world;
 
@@ -18,7 +20,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
+use store::core::router::RouterConfig;
 use summary::Summary;
+use sweep::Sweep;
 use verdict::Verdict;
 use wire::PerProcessor;
 
@@ -40,8 +44,14 @@ pub struct LabArgs {
     /// Write every verdict to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Draw the shares into this file
+    #[arg(long, value_name = "SVG")]
+    pub picture: Option<PathBuf>,
+    /// Judge the plans once for each value of a setting of the router, such as patience-ms=0,1000,5000
+    #[arg(long, value_name = "SETTING=VALUES", conflicts_with = "json")]
+    pub sweep: Option<Sweep>,
     /// Tell this one seed instead: its stages, what the router believed, the audits that differed
-    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "first", "json"])]
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "first", "json", "picture", "sweep"])]
     pub tell: Option<u64>,
 }
 
@@ -61,18 +71,18 @@ pub fn lab(args: &LabArgs) -> anyhow::Result<ExitCode> {
         return tell(args, seed);
     }
     let started = Instant::now();
-    let verdicts = match args.plan {
-        Choice::Random => judge_all(args)?,
-        _ => {
-            let plan = args.plan_of(0)?;
-            (args.first..args.first + args.seeds.min(10)).map(|seed| judge(seed, &plan)).collect()
-        }
+    let verdicts = match &args.sweep {
+        Some(sweep) => return sweep.run(args).map(|()| ExitCode::SUCCESS),
+        None => args.judge_all(|_| ())?,
     };
     print!("{}", Summary::new(&verdicts));
     println!("{:.0} real seconds", started.elapsed().as_secs_f64());
     if let Some(path) = &args.json {
         let json = serde_json::to_vec_pretty(&verdicts)?;
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.picture {
+        picture::draw_shares(&verdicts, path).with_context(|| format!("cannot draw {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -83,12 +93,40 @@ impl LabArgs {
         plan.fee_percent = self.fees.unwrap_or(plan.fee_percent);
         Ok(plan)
     }
+
+    fn judge(&self, seed: u64, adjust: impl Fn(&mut RouterConfig)) -> anyhow::Result<Verdict> {
+        let plan = self.plan_of(seed)?;
+        let mut router = RouterConfig::for_fees(plan.fee_percent, plan.audit.margin_ms);
+        adjust(&mut router);
+        Ok(verdict::judge(seed, &plan, &world::live_with(&plan, router, seed, false)))
+    }
+
+    /// All seeds, on all cores, with settings that `adjust` may have changed.
+    fn judge_all(&self, adjust: impl Fn(&mut RouterConfig) + Sync) -> anyhow::Result<Vec<Verdict>> {
+        let bar = ProgressBar::new(self.seeds);
+        bar.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} plans, {per_sec}, {eta} left")?);
+        let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let part = |part: usize| {
+            let seeds = (self.first..self.first + self.seeds).skip(part).step_by(threads);
+            let judged = seeds.map(|seed| self.judge(seed, &adjust).inspect(|_| bar.inc(1)));
+            judged.collect::<anyhow::Result<Vec<_>>>()
+        };
+        let judged = thread::scope(|scope| {
+            let part = &part;
+            let parts: Vec<_> = (0..threads).map(|number| scope.spawn(move || part(number))).collect();
+            let joined = parts
+                .into_iter()
+                .map(|part| part.join().unwrap_or_else(|_| Err(anyhow::anyhow!("an assertion failed"))));
+            joined.collect::<anyhow::Result<Vec<_>>>()
+        })?;
+        bar.finish_and_clear();
+        let mut verdicts = judged.concat();
+        verdicts.sort_by_key(|verdict| verdict.seed);
+        Ok(verdicts)
+    }
 }
 
-fn judge(seed: u64, plan: &Plan) -> Verdict {
-    verdict::judge(seed, plan, &world::live(plan, seed, false))
-}
-
+/// One plan, event by event of those that a person wants to see.
 fn tell(args: &LabArgs, seed: u64) -> anyhow::Result<ExitCode> {
     let plan = args.plan_of(seed)?;
     println!("{}", serde_json::to_string(&plan)?);
@@ -96,33 +134,6 @@ fn tell(args: &LabArgs, seed: u64) -> anyhow::Result<ExitCode> {
     for (us, text) in &lived.story {
         println!("{:>5}.{:06} {text}", us / 1_000_000, us % 1_000_000);
     }
-    println!("{}", serde_json::to_string_pretty(&verdict::judge(seed, &plan, &lived))?);
+    println!("{}", verdict::judge(seed, &plan, &lived));
     Ok(ExitCode::SUCCESS)
-}
-
-/// All seeds, on all cores.
-fn judge_all(args: &LabArgs) -> anyhow::Result<Vec<Verdict>> {
-    let bar = ProgressBar::new(args.seeds);
-    bar.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} plans, {per_sec}, {eta} left")?);
-    let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let part = |part: usize| {
-        let seeds = (args.first..args.first + args.seeds).skip(part).step_by(threads);
-        let verdicts = seeds.map(|seed| {
-            let verdict = judge(seed, &args.plan_of(seed)?);
-            bar.inc(1);
-            Ok(verdict)
-        });
-        verdicts.collect::<anyhow::Result<Vec<_>>>()
-    };
-    let mut verdicts = thread::scope(|scope| {
-        let part = &part;
-        let parts: Vec<_> = (0..threads).map(|number| scope.spawn(move || part(number))).collect();
-        let joined =
-            parts.into_iter().map(|part| part.join().map_err(|_| anyhow::anyhow!("an assertion failed"))?);
-        joined.collect::<anyhow::Result<Vec<_>>>()
-    })?
-    .concat();
-    bar.finish_and_clear();
-    verdicts.sort_by_key(|verdict| verdict.seed);
-    Ok(verdicts)
 }

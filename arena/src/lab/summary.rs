@@ -22,14 +22,30 @@ impl<'a> Summary<'a> {
         Self { sorted }
     }
 
+    /// The line above the table.
+    #[must_use]
+    pub fn head(name: &str) -> String {
+        format!(
+            "{name:<12} {:>6} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10} {:>10} {:>10}",
+            "plans", "median", "5th pct", "worst", "mean", "unsettled", "dear", "fine", "fines"
+        )
+    }
+
     fn with_ending(&self, ending: Ending) -> Self {
         Self { sorted: self.sorted.iter().copied().filter(|verdict| verdict.ending == ending).collect() }
     }
 
     /// The share that so many per cent of the plans stay below.
-    fn percentile(&self, percent: usize) -> f64 {
+    #[must_use]
+    pub fn percentile(&self, percent: usize) -> f64 {
         let at = self.sorted.len() * percent / 100;
         self.sorted.get(at.min(self.sorted.len().saturating_sub(1))).map_or(f64::NAN, |verdict| verdict.share)
+    }
+
+    /// The mean share.
+    #[must_use]
+    pub fn share_mean(&self) -> f64 {
+        self.mean(|verdict| verdict.share)
     }
 
     fn mean(&self, of: impl Fn(&Verdict) -> f64) -> f64 {
@@ -37,19 +53,17 @@ impl<'a> Summary<'a> {
         sum / f64::from(u32::try_from(self.sorted.len()).expect("fewer plans"))
     }
 
-    fn write_row(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
-        if self.sorted.is_empty() {
-            return Ok(());
-        }
+    /// One line of the table.
+    #[must_use]
+    pub fn row(&self, name: &str) -> String {
         let fines = |fine| self.sorted.iter().filter(|verdict| verdict.fine == Some(fine)).count();
-        writeln!(
-            f,
+        format!(
             "{name:<12} {:>6} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>10.2} {:>10.2} {:>10.2} {:>4}/{:>2}/{:>2}",
             self.sorted.len(),
             self.percentile(50),
             self.percentile(5),
             self.percentile(0),
-            self.mean(|verdict| verdict.share),
+            self.share_mean(),
             self.mean(|verdict| verdict.lost_unsettled),
             self.mean(|verdict| verdict.lost_dear),
             self.mean(|verdict| verdict.lost_fine),
@@ -66,14 +80,13 @@ impl fmt::Display for Summary<'_> {
             f,
             "shares of the clairvoyant's score in %; lost to: unsettled, dear, fine (means); fines: needed/surprised/avoidable"
         )?;
-        writeln!(
-            f,
-            "{:<12} {:>6} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10} {:>10} {:>10}",
-            "ending", "plans", "median", "5th pct", "worst", "mean", "unsettled", "dear", "fine", "fines"
-        )?;
-        self.write_row(f, "all")?;
+        writeln!(f, "{}", Self::head("ending"))?;
+        writeln!(f, "{}", self.row("all"))?;
         for ending in [Ending::Cheap, Ending::Dear, Ending::Late, Ending::Nothing] {
-            self.with_ending(ending).write_row(f, &ending.to_string())?;
+            let part = self.with_ending(ending);
+            if !part.sorted.is_empty() {
+                writeln!(f, "{}", part.row(&ending.to_string()))?;
+            }
         }
         let sum = |of: fn(&Verdict) -> u64| self.sorted.iter().map(|verdict| of(verdict)).sum::<u64>();
         let gap = self.sorted.iter().filter_map(|verdict| verdict.health_gap_ms).min();
