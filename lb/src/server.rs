@@ -6,13 +6,13 @@ use crate::config::{Config, Mode};
 use crate::forward::Forward;
 use crate::handoff::HandOff;
 use crate::metrics;
-use crate::takeover::{self, Holdings, Passage, Sockets, Start};
+use crate::takeover::{self, Applicant, Holdings, Passage, Sockets, Start};
 use hyper::StatusCode;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -79,9 +79,13 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
     let admin = UnixListener::from_std(sockets.admin.try_clone()?)?;
     let control = UnixListener::from_std(sockets.control.try_clone()?.into())?;
     if let Some(predecessor) = predecessor {
-        let passage = takeover::dismiss(predecessor).await?;
-        let balancer = balancer.clone();
-        tokio::task::spawn_local(async move { balancer.take_clients(&passage).await });
+        match takeover::dismiss(predecessor).await {
+            Ok(passage) => {
+                let balancer = balancer.clone();
+                tokio::task::spawn_local(async move { balancer.take_clients(&passage).await });
+            }
+            Err(error) => tracing::warn!("the balancer before this one has gone by itself: {error}"),
+        }
     }
     let mut shutdown = pin!(shutdown);
     let successor = loop {
@@ -89,14 +93,7 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
             ended = balancer.serve(&sockets.clients) => return ended,
             () = accept_admins(&admin, &balancer) => continue,
             () = &mut shutdown => break None,
-            accepted = control.accept() => match accepted {
-                Ok((applicant, _)) => applicant.into_std()?.into(),
-                Err(error) => {
-                    tracing::warn!("cannot accept on lb.control: {error}");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
+            applicant = Applicant::next(&control) => applicant,
         };
         // Nothing is balanced meanwhile: what is passed on is the state of one moment.
         match balancer.pass_on(&sockets, applicant).await {
@@ -167,15 +164,18 @@ impl Balancer {
                     Ok(stream) => forwarding.take(stream),
                     Err(error) => tracing::warn!("cannot watch a client: {error}"),
                 },
-                (Ok(Some(client)), Self::HandOff(hand_off)) => hand_off.borrow_mut().admit(client),
+                (Ok(Some(client)), Self::HandOff(hand_off)) => match hand_off.try_borrow_mut() {
+                    Ok(mut hand_off) => hand_off.admit(client),
+                    Err(_) => tracing::warn!("a client came while this balancer is taken over: it is closed"),
+                },
                 (Ok(None), _) => return,
                 (Err(error), _) => return tracing::warn!("the balancer before this one: {error}"),
             }
         }
     }
 
-    #[expect(clippy::await_holding_refcell_ref, reason = "nothing else runs that has a use for it")]
-    async fn pass_on(&self, sockets: &Sockets, applicant: OwnedFd) -> io::Result<Passage> {
+    #[expect(clippy::await_holding_refcell_ref, reason = "who would change it meanwhile asks whether it may")]
+    async fn pass_on(&self, sockets: &Sockets, applicant: Applicant) -> io::Result<Passage> {
         match self {
             Self::Forward(_) => sockets.pass_on(applicant, None::<&HandOff>).await,
             Self::HandOff(hand_off) => sockets.pass_on(applicant, Some(&*hand_off.borrow())).await,

@@ -26,12 +26,11 @@ use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
-use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{sleep, timeout};
 use wire::handoff::{
     MESSAGE_BYTES_MAX, Page, Ticket, bind_control, connect_control, control_path, receive, send,
 };
@@ -39,6 +38,9 @@ use wire::socket::{self, Lock, backend_path};
 
 /// How long the other side may take for all of it: 20,000 descriptors take a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After something on `lb.control` that came to nothing.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Of these messages; the last byte is their version.
 const MAGIC: u32 = u32::from_le_bytes(*b"elb1");
@@ -56,7 +58,7 @@ pub struct Sockets {
     /// Where clients come.
     pub clients: Rc<TcpListener>,
     /// `lb.sock`.
-    pub admin: UnixListener,
+    pub admin: std::os::unix::net::UnixListener,
     /// `lb.control`, for the balancer after this one.
     pub control: OwnedFd,
     lock: Lock,
@@ -275,6 +277,36 @@ pub async fn dismiss(predecessor: OwnedFd) -> io::Result<Passage> {
 
 // The old balancer.
 
+/// A balancer that has asked for everything.
+#[derive(Debug)]
+pub struct Applicant {
+    passage: Passage,
+    hands_off: bool,
+}
+
+impl Applicant {
+    /// Waits for the next one. Whoever connects and does not ask is not heard any more.
+    pub async fn next(control: &UnixListener) -> Self {
+        loop {
+            let asked = async {
+                let passage = Passage(control.accept().await?.0);
+                let asked = timeout(PATIENCE, passage.receive()).await;
+                match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))? {
+                    Some((Message::TakeOver(hands_off), None)) => Ok(Self { passage, hands_off }),
+                    _ => Err(malformed("who connected does not ask for anything")),
+                }
+            };
+            match asked.await {
+                Ok(applicant) => return applicant,
+                Err(error) => {
+                    tracing::warn!("lb.control: {error}");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
 /// What of [`Holdings`] is sent, borrowed.
 pub trait Held {
     /// The words of all clients.
@@ -286,21 +318,18 @@ pub trait Held {
 }
 
 impl Sockets {
-    /// Waits for a balancer that takes over, and sends it everything. Returns when that one serves.
+    /// Sends everything to a balancer that takes over. Returns when that one serves.
     ///
     /// # Errors
     /// When it did not come to that: this one is the balancer still.
-    pub async fn pass_on(&self, socket: OwnedFd, held: Option<&impl Held>) -> io::Result<Passage> {
-        let passage = Passage::new(socket)?;
-        let passed = timeout(PATIENCE, self.send_all(&passage, held)).await;
+    pub async fn pass_on(&self, applicant: Applicant, held: Option<&impl Held>) -> io::Result<Passage> {
+        let Applicant { passage, hands_off } = applicant;
+        let passed = timeout(PATIENCE, self.send_all(&passage, held.filter(|_| hands_off))).await;
         passed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         Ok(passage)
     }
 
     async fn send_all(&self, passage: &Passage, held: Option<&impl Held>) -> io::Result<()> {
-        let Some((Message::TakeOver(hands_off), None)) = passage.receive().await? else {
-            return Err(malformed("nobody who takes over"));
-        };
         for (message, fd) in [
             (Message::Lock, self.lock.as_fd()),
             (Message::Admin, self.admin.as_fd()),
@@ -309,7 +338,7 @@ impl Sockets {
         ] {
             passage.send(&message, Some(fd)).await?;
         }
-        if let Some(held) = held.filter(|_| hands_off) {
+        if let Some(held) = held {
             passage.send(&Message::Page, Some(held.page().memory())).await?;
             let mut sent = Vec::new();
             for (api, name, control, drains) in held.apis() {
