@@ -290,10 +290,12 @@ impl Edge {
         // The first part runs as soon as the parser has a head, before it asks for the body.
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let body_bytes = request.body().size_hint().exact();
-            connection.on_head(body_bytes, request::is_last(&request));
-            async {
+            let is_last = request::is_last(&request);
+            connection.on_head(body_bytes, is_last);
+            async move {
                 let mut reply = answer(connection, request, handler).await;
-                reply.close |= connection.current_order() == Order::Drain;
+                // The parser passes over a wish to close beside bytes that are no text.
+                reply.close |= is_last || connection.current_order() == Order::Drain;
                 connection.on_reply(reply.close);
                 if self.parsers.get() > PARSERS_MAX {
                     Self::park(connection);
