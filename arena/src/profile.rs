@@ -170,7 +170,11 @@ async fn look(
         let stacks = Stacks::fold(&perf.script(&file(target, "perf.data"), &ground.symbols()).await?)?;
         let subtitle = format!("{} samples of {} under {}", stacks.samples(), perf.event, load.name());
         fs::write(file(target, "folded"), stacks.folded())?;
-        fs::write(file(target, "svg"), stacks.flame_graph(&target.name, &subtitle)?)?;
+        match stacks.flame_graph(&target.name, &subtitle)? {
+            Some(picture) => fs::write(file(target, "svg"), picture)?,
+            // Nor is one of a run before this one's.
+            None => drop(fs::remove_file(file(target, "svg"))),
+        }
         let calls = called.is_some().then(|| perf.read_calls(&file(target, "calls"))).transpose()?;
         let used = after[number] - before[number];
         profiles.push(Profile { name: target.name.clone(), used, stacks, calls });
@@ -181,8 +185,8 @@ async fn look(
         (false, false) => "no containers, no limits",
     };
     let stack = format!("mode {}, {place}", args.stack.mode);
-    let reservations = perf.reservations();
-    Ok(Report { load: load.name(), stack, reservations, counted, recorded, called, profiles })
+    let (sees_kernel, reservations) = (perf.sees_kernel, perf.reservations());
+    Ok(Report { load: load.name(), stack, sees_kernel, reservations, counted, recorded, called, profiles })
 }
 
 fn count(targets: &[Target]) -> anyhow::Result<Vec<Counts>> {

@@ -38,6 +38,8 @@ pub struct Report {
     pub load: String,
     /// How the balancer passes clients on, and whether in containers.
     pub stack: String,
+    /// Whether samples tell the kernel's functions from ours.
+    pub sees_kernel: bool,
     /// What was not as good as it could be.
     pub reservations: Vec<&'static str>,
     /// What was done while counts were taken.
@@ -84,13 +86,14 @@ impl Report {
         let per = |count: u64| ratio(count, self.counted.accepted);
         let calls_of = |profile: &Profile| profile.calls.as_ref().map(|calls| calls.values().sum::<u64>());
         let mut row = |name: &str, used: Counts, kernel: f64, calls: Option<u64>| {
+            let kernel = if self.sees_kernel { format!("{kernel:.0} %") } else { "-".to_owned() };
             let calls = match (calls, self.called) {
                 (Some(calls), Some(work)) => format!("{:.2}", ratio(calls, work.accepted)),
                 _ => "-".to_owned(),
             };
             writeln!(
                 f,
-                "| {name} | {:.1} | {kernel:.0} % | {:.1} | {:.2} | {:.2} | {calls} |",
+                "| {name} | {:.1} | {kernel} | {:.1} | {:.2} | {:.2} | {calls} |",
                 per(used.cpu_ns) / 1e3,
                 per(used.waited_ns) / 1e3,
                 per(used.wake_ups),
@@ -169,6 +172,7 @@ mod tests {
         let report = Report {
             load: "some".into(),
             stack: "here".into(),
+            sees_kernel: true,
             reservations: vec!["the sky is grey"],
             counted: work,
             recorded: work,
@@ -180,6 +184,8 @@ mod tests {
         assert!(text.contains("| all | 24.0 | 0 % | 1.0 | 4.00 | 0.02 | 8.00 |"), "{text}");
         assert!(text.contains("| store | recvfrom 3.00, sendto 1.00 |"), "{text}");
         assert!(text.contains("Note: the sky is grey."), "{text}");
+        let text = Report { sees_kernel: false, ..report }.to_string();
+        assert!(text.contains("| lb | 12.0 | - | 0.5"), "{text}");
     }
 
     #[test]

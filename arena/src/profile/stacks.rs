@@ -53,7 +53,7 @@ impl Stacks {
         let mut folded = Vec::new();
         Folder::from(options).collapse(script, &mut folded).context("the output of perf script")?;
         let folded = String::from_utf8_lossy(&folded);
-        Ok(Self { folded: folded.lines().map(|line| without_hashes(line) + "\n").collect() })
+        Ok(Self { folded: folded.lines().map(|line| renamed(line) + "\n").collect() })
     }
 
     /// The folded lines, as `inferno-flamegraph` and others read them.
@@ -95,11 +95,14 @@ impl Stacks {
         functions
     }
 
-    /// The flame graph, as SVG.
+    /// The flame graph, as SVG; none without samples, of which a balancer that hands off may have none.
     ///
     /// # Errors
-    /// When there are no samples.
-    pub fn flame_graph(&self, title: &str, subtitle: &str) -> anyhow::Result<Vec<u8>> {
+    /// When it cannot be drawn.
+    pub fn flame_graph(&self, title: &str, subtitle: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        if self.folded.is_empty() {
+            return Ok(None);
+        }
         let mut options = GraphOptions::default();
         options.title = title.to_owned();
         options.subtitle = Some(subtitle.to_owned());
@@ -109,7 +112,7 @@ impl Stacks {
         options.deterministic = true;
         let mut picture = Vec::new();
         from_reader(&mut options, self.folded.as_bytes(), &mut picture).context("the flame graph")?;
-        Ok(picture)
+        Ok(Some(picture))
     }
 
     fn lines(&self) -> impl Iterator<Item = (&str, u64)> {
@@ -120,17 +123,19 @@ impl Stacks {
     }
 }
 
-/// Without the hash that the compiler puts at the end of every path, `::h` and 16 hexadecimal digits.
-fn without_hashes(line: &str) -> String {
+/// How functions are called that the kernel maps into every process, so that they run outside of it; inferno marks them.
+const VDSO: &str = "__vdso_";
+
+/// A folded line with the names that people know: without the hash that the compiler puts at the end of every path, `::h`
+/// and 16 hexadecimal digits, and without the kernel's mark where it is wrong.
+fn renamed(line: &str) -> String {
     let is_hash = |part: &str| {
         part.len() == 17 && part.starts_with('h') && part[1..].bytes().all(|byte| byte.is_ascii_hexdigit())
     };
-    let clean = |frame: &str| {
-        let (bare, mark) = frame.strip_suffix(KERNEL_MARK).map_or((frame, ""), |bare| (bare, KERNEL_MARK));
-        match bare.rsplit_once("::") {
-            Some((path, last)) if is_hash(last) => format!("{path}{mark}"),
-            _ => frame.to_owned(),
-        }
+    let clean = |frame: &str| match frame.rsplit_once("::") {
+        Some((path, last)) if is_hash(last) => path.to_owned(),
+        _ if frame.starts_with(VDSO) => frame.trim_end_matches(KERNEL_MARK).to_owned(),
+        _ => frame.to_owned(),
     };
     let Some((stack, samples)) = line.rsplit_once(' ') else { return line.to_owned() };
     format!("{} {samples}", stack.split(';').map(clean).collect::<Vec<_>>().join(";"))
@@ -148,6 +153,7 @@ lb 7310  5471.593640: cpu-clock:
 \t           f8350 lb::forward::handle::h0123456789abcdef+0x10 (/lb)
 
 lb 7310  5471.594640: cpu-clock: 
+\t    7ffd44d5ca0b __vdso_clock_gettime+0x10 ([vdso])
 \t           f8350 lb::forward::handle::h0123456789abcdef+0x10 (/lb)
 \t           f8350 lb::forward::handle::h0123456789abcdef+0x10 (/lb)
 
@@ -157,24 +163,29 @@ lb 7310  5471.594640: cpu-clock:
     fn a_script_is_folded_and_added_up() {
         let stacks = Stacks::fold(SCRIPT).unwrap();
         let whole = "lb;lb::forward::handle;__write;entry_SYSCALL_64_after_hwframe_[k];vfs_write_[k] 1\n";
-        assert_eq!(
-            stacks.folded(),
-            format!("{whole}lb;lb::forward::handle;lb::forward::handle 1\n").as_str()
-        );
+        let clock = "lb;lb::forward::handle;lb::forward::handle;__vdso_clock_gettime 1\n";
+        assert_eq!(stacks.folded(), format!("{whole}{clock}"));
         assert_eq!((stacks.samples(), stacks.in_kernel()), (2, 1));
         let functions = stacks.functions();
         let function = |name: &str, own, total| Function { name: name.to_owned(), own, total };
-        assert_eq!(functions[0], function("lb::forward::handle", 1, 2));
+        assert_eq!(functions[0], function("__vdso_clock_gettime", 1, 1));
         assert_eq!(functions[1], function("vfs_write_[k]", 1, 1));
-        assert_eq!((functions[2].own, functions.len()), (0, 4));
+        assert_eq!(functions[2], function("lb::forward::handle", 0, 2));
+        assert_eq!(functions.len(), 5);
     }
 
     #[test]
     fn the_picture_is_the_same_each_time() {
         let stacks = Stacks::fold(SCRIPT).unwrap();
-        let picture = stacks.flame_graph("lb", "2 samples").unwrap();
+        let picture = stacks.flame_graph("lb", "2 samples").unwrap().unwrap();
         assert!(String::from_utf8_lossy(&picture).contains("lb::forward::handle"));
-        assert_eq!(picture, stacks.flame_graph("lb", "2 samples").unwrap());
-        assert!(Stacks::default().flame_graph("lb", "").is_err());
+        assert_eq!(Some(picture), stacks.flame_graph("lb", "2 samples").unwrap());
+    }
+
+    #[test]
+    fn a_process_that_was_never_on_a_core_is_no_failure() {
+        let stacks = Stacks::fold(b"").unwrap();
+        assert_eq!((stacks.samples(), stacks.functions()), (0, Vec::new()));
+        assert_eq!(stacks.flame_graph("lb", "0 samples").unwrap(), None);
     }
 }
