@@ -56,9 +56,12 @@ pub struct ProfileArgs {
     /// Payments a second
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: u32,
-    /// Let the judge play this plan (three times) in the place of a fixed rate: preview, final or a file
+    /// Let the judge play this plan (three times) in the place of a fixed rate: preview, final, random or a file
     #[arg(long, value_name = "PLAN", conflicts_with_all = ["rate", "seconds"])]
     pub plan: Option<Choice>,
+    /// The seed of a random plan
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "plan")]
+    pub seed: u64,
     /// Profile the containers of docker-compose.yml, inside its limits, beside simulated processors
     #[arg(long)]
     pub compose: bool,
@@ -83,7 +86,7 @@ pub struct ProfileArgs {
 pub async fn profile(args: ProfileArgs, envs: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::handle()?;
     let perf = Perf::find().await?;
-    let plan = args.plan.as_ref().map(Choice::plan).transpose()?;
+    let plan = args.plan.as_ref().map(|choice| choice.plan(args.seed)).transpose()?;
     let load = plan.clone().map_or(Load::Rate(args.rate), |plan| Load::Plan(Box::new(plan)));
     wire::socket::raise_descriptor_limit();
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;

@@ -5,7 +5,7 @@ use store::core::record::Record;
 use store::core::router::RouterConfig;
 use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now, Room};
 use wire::frame::{Accepted, CallKind, FromApi, FromStore, Lease, Listing, Operation, Outcome, Report};
-use wire::{Cents, PaymentId, Processor};
+use wire::{Cents, PaymentId, PerProcessor};
 
 const ID: PaymentId = PaymentId(7);
 const CENTS: Cents = Cents(1990);
@@ -23,13 +23,8 @@ struct Store {
 
 impl Store {
     fn start() -> Self {
-        let router = RouterConfig {
-            audit_margin_ms: 1_500,
-            preferred: Processor::Default,
-            patience_ms: 0,
-            dispatch_per_s: 2_000,
-            open_max: 400,
-        };
+        let fees = PerProcessor([5.0, 15.0]);
+        let router = RouterConfig { hold_share: 0.0, patience_ms: 0, ..RouterConfig::for_fees(fees, 1_500) };
         let config = CoreConfig { payments_max: 1_000, index_key: [1, 2], router };
         let core = Core::new(config, Now { us: 0, wall_ms: 1_000 });
         let mut store = Self { core, us: 0, sequence: 0, sends: Vec::new(), records: Vec::new() };
