@@ -23,8 +23,9 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{self, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -201,7 +202,7 @@ impl Supervisor {
         } else {
             command.stdout(log.try_clone()?).stderr(log.try_clone()?);
         }
-        end_with_parent(&mut command);
+        end_with_parent(command.as_std_mut());
         let mut process = command.spawn()?;
         if let Some(stdout) = process.stdout.take() {
             self.show(stdout, log.try_clone()?);
@@ -243,8 +244,8 @@ impl Supervisor {
     }
 }
 
-/// Makes the kernel kill the child when the thread that starts it ends; arena's only thread does.
-fn end_with_parent(command: &mut Command) {
+/// Makes the kernel kill the child when the thread that starts it ends.
+pub(crate) fn end_with_parent(command: &mut process::Command) {
     let parent = Pid::this();
     let tie = move || {
         set_pdeathsig(Signal::SIGKILL)?;

@@ -6,6 +6,7 @@
 //!
 //! The exit statuses of a fight are part of the help, because scripts depend on them.
 
+use crate::bench::BenchArgs;
 use crate::chaos::ChaosArgs;
 use crate::endpoint::Url;
 use crate::lab::LabArgs;
@@ -66,6 +67,8 @@ pub enum Command {
     Profile(Box<ProfileArgs>),
     /// Live through many seeds of the simulated system, or tell one event by event
     Simulate(SimulateArgs),
+    /// Measure, beside what others do with the same work
+    Bench(Box<BenchArgs>),
     /// Judge the router over many random plans in simulated time
     Lab(LabArgs),
 }
@@ -101,7 +104,7 @@ pub struct StackArgs {
 
 /// What cargo tells a program that it runs.
 #[derive(Clone, Debug, Args)]
-struct CargoVariables {
+pub struct CargoVariables {
     #[arg(long, env = "CARGO", hide = true)]
     cargo: Option<PathBuf>,
     #[arg(long, env = "CARGO_MANIFEST_DIR", hide = true)]
@@ -121,10 +124,18 @@ impl StackArgs {
     /// The checkout that arena was started in through cargo, if it was.
     #[must_use]
     pub fn checkout(&self) -> Option<Checkout> {
-        let workspace = self.cargo.cargo_manifest_dir.as_ref()?.parent()?.to_owned();
+        self.cargo.checkout()
+    }
+}
+
+impl CargoVariables {
+    /// The checkout that arena was started in through cargo, if it was.
+    #[must_use]
+    pub fn checkout(&self) -> Option<Checkout> {
+        let workspace = self.cargo_manifest_dir.as_ref()?.parent()?.to_owned();
         let is_ours =
             ["store", "api", "lb"].iter().all(|name| workspace.join(name).join("Cargo.toml").is_file());
-        is_ours.then_some(Checkout { cargo: self.cargo.cargo.clone()?, workspace })
+        is_ours.then_some(Checkout { cargo: self.cargo.clone()?, workspace })
     }
 }
 

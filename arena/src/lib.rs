@@ -10,9 +10,11 @@
 //! * what it survives: [`chaos`] with real processes, [`simulation`] without;
 //! * where its time goes: [`profile`];
 //! * the same in simulated time: [`simulate`] for the money, the [`lab`] for the points;
+//! * how fast it is: [`bench`];
 //! * and around it: [`config`], [`run_dir`], [`by_processor`], [`signals`], [`terminal`], [`progress`].
 
 pub mod audit;
+pub mod bench;
 pub mod binaries;
 pub mod by_processor;
 pub mod chaos;

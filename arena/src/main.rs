@@ -6,7 +6,7 @@
 
 use anyhow::Context;
 use arena::config::{Arguments, Command};
-use arena::{chaos, fight, lab, processor, profile, simulate, up};
+use arena::{bench, chaos, fight, lab, processor, profile, simulate, up};
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 use tokio::runtime::{Builder, LocalOptions};
@@ -37,6 +37,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Profile(args) => Box::pin(profile::profile(*args, envs)).await,
             Command::Simulate(args) => simulate::simulate(&args),
             Command::Lab(args) => lab::lab(&args),
+            Command::Bench(args) => Box::pin(bench::bench(*args, envs)).await,
         }
     })
 }

@@ -1,6 +1,8 @@
 //! The only source of chance in the simulation: splitmix64 (Steele, Lea, Flood, 2014). It is ten lines long and will give
 //! the same numbers for a seed when every library has changed.
 
+use wire::PaymentId;
+
 /// A stream of numbers that a seed determines.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
@@ -19,6 +21,12 @@ impl Chance {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// A random UUID, of version 4.
+    pub fn payment_id(&mut self) -> PaymentId {
+        let random = u128::from(self.bits()) << 64 | u128::from(self.bits());
+        PaymentId(uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid().as_u128())
     }
 
     /// A number in `from..to`, which must not be empty.

@@ -1,0 +1,148 @@
+//! `arena bench`: how fast and how small it is, each figure beside what somebody else does with the same work.
+//!
+//! Machines differ and drift, so everything that is compared is measured in turn, in one session, and told as a ratio;
+//! see `comparison`. No figure is asserted anywhere: a table is for people, and the program that printed it is how to
+//! get it again. What is compared with and not installed is said and left out; `scripts/install-bench-tools` installs it.
+//!
+//! The measurements run on a thread of their own, which starts the children and is blocked for as long as a measurement
+//! takes; the thread of the program waits for a signal meanwhile, so that Ctrl-C still removes the folder of the run.
+//!
+//! Reading order
+//! * what is measured: [`restart`];
+//! * with what: [`settled_log`], [`redis`], [`store_process`], [`process`];
+//! * and what comes of it: [`usage`], [`comparison`], [`machine`].
+
+pub mod comparison;
+pub mod machine;
+pub mod process;
+pub mod redis;
+pub mod restart;
+pub mod settled_log;
+pub mod store_process;
+pub mod usage;
+
+use crate::binaries::Binaries;
+use crate::config::CargoVariables;
+use crate::run_dir::RunDir;
+use crate::signals::Signals;
+use crate::terminal::Terminal;
+use anyhow::Context;
+use comparison::Comparison;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use tokio::sync::oneshot;
+
+/// The shell's exit status after Ctrl-C.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Flags of `arena bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    /// What to measure.
+    pub measurement: Measurement,
+    /// How often everything is measured; the table shows medians and ranges
+    #[arg(long, value_name = "N", default_value_t = 5, global = true, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub turns: u32,
+    /// Write all figures to this file
+    #[arg(long, value_name = "FILE", global = true)]
+    pub json: Option<PathBuf>,
+    /// Folder for everything that is written on the way; without it a fresh one, removed at the end
+    #[arg(long, env = "ARENA_RUN_DIR", value_name = "DIR", global = true)]
+    pub run_dir: Option<PathBuf>,
+    /// Folder of the executables store, api and lb; without it they are built in a checkout, or lie beside arena
+    #[arg(long, env = "ARENA_BIN_DIR", value_name = "DIR", global = true)]
+    pub bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    /// What cargo says.
+    pub cargo: CargoVariables,
+}
+
+/// What can be measured.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Measurement {
+    /// How soon a store answers whose log holds many payments, beside Redis
+    Restart(restart::RestartArgs),
+}
+
+/// What every measurement works with.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The executables.
+    pub binaries: Binaries,
+    /// Where everything is written.
+    pub dir: PathBuf,
+    /// How often.
+    pub turns: u32,
+    /// Variables for every child.
+    pub envs: Vec<(String, String)>,
+    /// Where is told how far it is.
+    pub terminal: Terminal,
+}
+
+impl Ground {
+    /// A folder of this name with nothing in it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn fresh_folder(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.dir.join(name);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => (),
+        }
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// Tells how far it is.
+    pub fn say(&self, text: &str) {
+        self.terminal.say(text);
+    }
+}
+
+/// Measures and prints what was found.
+///
+/// # Errors
+/// When something does not start or answer, or the JSON cannot be written.
+pub async fn bench(args: BenchArgs, envs: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::handle()?;
+    let binaries = Binaries::find(args.bin_dir.as_deref(), args.cargo.checkout().as_ref()).await?;
+    let run_dir = RunDir::new(args.run_dir.as_deref())?;
+    wire::socket::raise_descriptor_limit();
+    let (dir, terminal) = (run_dir.path().to_owned(), Terminal::default());
+    let ground = Ground { binaries, dir, turns: args.turns, envs, terminal };
+    let (measured_tx, measured) = oneshot::channel();
+    let measurement = args.measurement;
+    thread::Builder::new().name("bench".into()).spawn(move || {
+        // Nobody waits for it any more only after a signal.
+        let _ = measured_tx.send(measurement.measure(&ground));
+    })?;
+    let comparisons = tokio::select! {
+        comparisons = measured => comparisons.context("the measurement broke off")??,
+        () = signals.received() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+    };
+    if let Some(path) = &args.json {
+        write_json(&comparisons, path)?;
+    }
+    for comparison in &comparisons {
+        println!("{comparison}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_json(comparisons: &[Comparison], path: &Path) -> anyhow::Result<()> {
+    let json = serde_json::to_vec_pretty(comparisons).context("the figures as JSON")?;
+    fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+}
+
+impl Measurement {
+    fn measure(&self, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
+        match self {
+            Self::Restart(args) => restart::restart(args, ground),
+        }
+    }
+}
