@@ -8,12 +8,15 @@
 //! takes; the thread of the program waits for a signal meanwhile, so that Ctrl-C still removes the folder of the run.
 //!
 //! Reading order
-//! * what is measured: [`restart`];
-//! * with what: [`settled_log`], [`redis`], [`store_process`], [`process`];
+//! * what is measured: [`restart`], [`preview`];
+//! * with what: [`settled_log`], [`fixed_server`], [`redis`], [`store_process`], [`process`];
 //! * and what comes of it: [`usage`], [`comparison`], [`machine`].
 
 pub mod comparison;
+pub mod fixed_server;
 pub mod machine;
+pub mod passed_sockets;
+pub mod preview;
 pub mod process;
 pub mod redis;
 pub mod restart;
@@ -26,12 +29,12 @@ use crate::config::CargoVariables;
 use crate::run_dir::RunDir;
 use crate::signals::Signals;
 use crate::terminal::Terminal;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use comparison::Comparison;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::thread;
 use tokio::sync::oneshot;
 
@@ -66,6 +69,13 @@ pub struct BenchArgs {
 pub enum Measurement {
     /// How soon a store answers whose log holds many payments, beside Redis
     Restart(restart::RestartArgs),
+    /// What the judge's users see of a server that gives a fixed answer
+    Floor(preview::FloorArgs),
+    /// What the judge's users see of our stack, beside the floor
+    Preview(preview::PreviewArgs),
+    /// Give a fixed answer until killed: the floor, and the backend of balancers
+    #[command(hide = true)]
+    FixedServer(fixed_server::FixedServerArgs),
 }
 
 /// What every measurement works with.
@@ -98,6 +108,22 @@ impl Ground {
         Ok(path)
     }
 
+    /// Those of the wanted modes that lb has; of the others the comparison gets a note.
+    ///
+    /// # Errors
+    /// When lb cannot be asked, or has none of them.
+    pub fn lb_modes(&self, wanted: &[String], comparison: &mut Comparison) -> anyhow::Result<Vec<String>> {
+        let output =
+            Command::new(self.binaries.path("lb")).arg("--help").output().context("cannot ask lb --help")?;
+        let help = String::from_utf8_lossy(&output.stdout).into_owned();
+        let words: Vec<&str> = help.split(|at: char| at.is_whitespace() || ",:[]".contains(at)).collect();
+        let (has, has_not): (Vec<_>, Vec<_>) =
+            wanted.iter().cloned().partition(|mode| words.contains(&mode.as_str()));
+        comparison.notes.extend(has_not.iter().map(|mode| format!("lb has no mode {mode}: left out")));
+        ensure!(!has.is_empty(), "lb has none of the modes {}; lb --help tells them", wanted.join(", "));
+        Ok(has)
+    }
+
     /// Tells how far it is.
     pub fn say(&self, text: &str) {
         self.terminal.say(text);
@@ -109,6 +135,9 @@ impl Ground {
 /// # Errors
 /// When something does not start or answer, or the JSON cannot be written.
 pub async fn bench(args: BenchArgs, envs: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
+    if let Measurement::FixedServer(args) = &args.measurement {
+        return fixed_server::serve(args).map(|()| ExitCode::SUCCESS);
+    }
     let mut signals = Signals::handle()?;
     let binaries = Binaries::find(args.bin_dir.as_deref(), args.cargo.checkout().as_ref()).await?;
     let run_dir = RunDir::new(args.run_dir.as_deref())?;
@@ -143,6 +172,9 @@ impl Measurement {
     fn measure(&self, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
         match self {
             Self::Restart(args) => restart::restart(args, ground),
+            Self::Floor(args) => preview::floor(*args, ground),
+            Self::Preview(args) => preview::preview(args, ground),
+            Self::FixedServer(args) => fixed_server::serve(args).map(|()| Vec::new()),
         }
     }
 }

@@ -1,0 +1,283 @@
+//! The cheapest honest HTTP server: one thread, one epoll, a fixed answer. It is the floor that everything else stands
+//! on, and the backend that balancers are measured in front of.
+//!
+//! Honest means that it reads every request to its end (head, `Content-Length`, body), answers pipelined requests in
+//! order, keeps connections and closes them when asked to. It validates nothing and remembers nothing: `POST` is 202,
+//! the summary is empty, everything else is 200. One read and one write a request; no allocation but for a request that
+//! comes in pieces.
+//!
+//! It listens on TCP, on Unix sockets, and where lb hands clients off (`passed_sockets`).
+
+use crate::bench::passed_sockets::{self, Passed};
+use crate::client::HEAD_BYTES_MAX;
+use anyhow::Context;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 256;
+
+/// One read.
+const READ_BYTES: usize = 16 * 1_024;
+
+/// A request that is longer ends its connection.
+const REQUEST_BYTES_MAX: usize = HEAD_BYTES_MAX + 64 * 1_024;
+
+const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
+const WELL: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const SUMMARY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 98\r\n\r\n\
+{\"default\":{\"totalRequests\":0,\"totalAmount\":0.0},\"fallback\":{\"totalRequests\":0,\"totalAmount\":0.0}}";
+
+/// Where it listens.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FixedServerArgs {
+    /// A TCP address; port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// A Unix socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The control socket of a balancer that hands clients off
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+}
+
+/// Whatever the epoll watches.
+enum Watched {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+    Passing(OwnedFd),
+    Balancer(OwnedFd),
+    Client(Client),
+}
+
+struct Client {
+    stream: File,
+    /// The beginning of a request that is not complete.
+    rest: Vec<u8>,
+}
+
+/// Serves until it is killed; prints one line once it listens.
+///
+/// # Errors
+/// When an address cannot be bound.
+pub fn serve(args: &FixedServerArgs) -> anyhow::Result<()> {
+    let mut server = Server::new()?;
+    let mut listens = String::from("nothing");
+    if let Some(addr) = args.listen {
+        let listener = TcpListener::bind(addr).with_context(|| format!("cannot listen on {addr}"))?;
+        listener.set_nonblocking(true)?;
+        listens = listener.local_addr()?.to_string();
+        server.watch(Watched::Tcp(listener))?;
+    }
+    if let Some(path) = &args.socket {
+        let (listener, _lock) = wire::socket::bind(path)?;
+        server.watch(Watched::Unix(listener))?;
+    }
+    if let Some(path) = &args.control {
+        server.watch(Watched::Passing(passed_sockets::bind(path)?))?;
+    }
+    println!("listening on {listens}");
+    server.run()
+}
+
+struct Server {
+    epoll: Epoll,
+    /// By the number of the descriptor.
+    watched: Vec<Option<Watched>>,
+    block: Box<[u8]>,
+    answers: Vec<u8>,
+}
+
+impl Server {
+    fn new() -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let block = vec![0; READ_BYTES].into_boxed_slice();
+        Ok(Self { epoll, watched: Vec::new(), block, answers: Vec::new() })
+    }
+
+    fn watch(&mut self, watched: Watched) -> io::Result<()> {
+        let fd = watched.fd();
+        let at = usize::try_from(fd).expect("descriptors are not negative");
+        self.epoll.add(watched.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, at as u64))?;
+        if self.watched.len() <= at {
+            self.watched.resize_with(at + 1, || None);
+        }
+        self.watched[at] = Some(watched);
+        Ok(())
+    }
+
+    fn run(&mut self) -> anyhow::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        loop {
+            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => 0,
+                waited => waited?,
+            };
+            for event in &events[..count] {
+                let at = usize::try_from(event.data()).expect("our own number");
+                let Some(mut watched) = self.watched[at].take() else { continue };
+                let (lives, fresh) = self.on_ready(&mut watched);
+                if lives {
+                    self.watched[at] = Some(watched);
+                } else {
+                    // Another process may hold the connection too, so it would stay watched.
+                    let _ = self.epoll.delete(watched.as_fd());
+                }
+                for client in fresh {
+                    self.watch(client)?;
+                }
+            }
+        }
+    }
+
+    /// Whether it goes on, and who has come.
+    fn on_ready(&mut self, watched: &mut Watched) -> (bool, Vec<Watched>) {
+        let client = |fd: OwnedFd| Watched::Client(Client { stream: File::from(fd), rest: Vec::new() });
+        match watched {
+            Watched::Client(client) => (self.answer(client).unwrap_or(false), Vec::new()),
+            Watched::Tcp(listener) => {
+                let accepted = std::iter::from_fn(|| listener.accept().ok()).map(|(stream, _)| {
+                    // Both fail only for a connection that is gone, which its first read finds out.
+                    let _ = stream.set_nonblocking(true);
+                    let _ = stream.set_nodelay(true);
+                    client(stream.into())
+                });
+                (true, accepted.collect())
+            }
+            Watched::Unix(listener) => {
+                let accepted = std::iter::from_fn(|| listener.accept().ok()).map(|(stream, _)| {
+                    let _ = stream.set_nonblocking(true);
+                    client(stream.into())
+                });
+                (true, accepted.collect())
+            }
+            Watched::Passing(listener) => {
+                (true, passed_sockets::accept(listener).into_iter().map(Watched::Balancer).collect())
+            }
+            Watched::Balancer(balancer) => {
+                let mut fresh = Vec::new();
+                loop {
+                    match passed_sockets::receive(balancer) {
+                        Ok(Passed::Client(fd)) => fresh.push(client(fd)),
+                        Ok(Passed::Other) => (),
+                        Ok(Passed::End) => return (false, fresh),
+                        Err(error) => return (error.kind() == io::ErrorKind::WouldBlock, fresh),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads once and answers every whole request. False when the connection is over.
+    fn answer(&mut self, client: &mut Client) -> io::Result<bool> {
+        let read = match client.stream.read(&mut self.block) {
+            Ok(0) => return Ok(false),
+            Ok(read) => read,
+            Err(error) => return Ok(error.kind() == io::ErrorKind::WouldBlock),
+        };
+        let mut rest = std::mem::take(&mut client.rest);
+        let bytes = if rest.is_empty() {
+            &self.block[..read]
+        } else {
+            rest.extend_from_slice(&self.block[..read]);
+            &rest[..]
+        };
+        self.answers.clear();
+        let (mut used, mut lives) = (0, true);
+        while let Some(request) = Request::parse(&bytes[used..]) {
+            used += request.len;
+            self.answers.extend_from_slice(request.answer);
+            lives &= !request.is_last;
+        }
+        lives &= bytes.len() - used <= REQUEST_BYTES_MAX;
+        client.rest = bytes[used..].to_vec();
+        // An answer that does not fit into the socket's buffer belongs to a peer that does not read.
+        client.stream.write_all(&self.answers)?;
+        Ok(lives)
+    }
+}
+
+impl Watched {
+    fn fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Passing(fd) | Self::Balancer(fd) => fd.as_fd(),
+            Self::Client(client) => client.stream.as_fd(),
+        }
+    }
+}
+
+/// As much of a request as the answer depends on.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    len: usize,
+    answer: &'static [u8],
+    is_last: bool,
+}
+
+impl Request {
+    /// The request that `bytes` begin with; `None` while it is not complete.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let head_len = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        let (mut body_len, mut is_last) = (0, false);
+        for line in bytes[..head_len].split(|byte| *byte == b'\n').skip(1) {
+            if let Some(value) = value(line, b"content-length:") {
+                body_len = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
+            } else if let Some(value) = value(line, b"connection:") {
+                is_last = value.trim_ascii().eq_ignore_ascii_case(b"close");
+            }
+        }
+        let len = head_len + body_len;
+        let answer = match bytes {
+            [b'P', b'O', b'S', b'T', ..] => ACCEPTED,
+            _ if bytes.starts_with(b"GET /payments-summary") => SUMMARY,
+            _ => WELL,
+        };
+        (bytes.len() >= len).then_some(Self { len, answer, is_last })
+    }
+}
+
+/// The value of a field, if the line is that field.
+fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (field, value) = line.split_at_checked(name.len())?;
+    field.eq_ignore_ascii_case(name).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_ends_with_its_body() {
+        let request = b"POST /payments HTTP/1.1\r\nHost: h\r\nCONTENT-LENGTH: 2\r\n\r\n{}";
+        let expected = Request { len: request.len(), answer: ACCEPTED, is_last: false };
+        assert_eq!(Request::parse(request), Some(expected));
+        for cut in 0..request.len() {
+            assert_eq!(Request::parse(&request[..cut]), None, "cut at {cut}");
+        }
+        let two = [&request[..], b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"].concat();
+        assert_eq!(Request::parse(&two).map(|first| first.len), Some(request.len()));
+        let last = Request::parse(&two[request.len()..]).unwrap();
+        assert_eq!((last.answer, last.is_last), (WELL, true));
+    }
+
+    #[test]
+    fn the_summary_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(SUMMARY).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
+    }
+}

@@ -1,0 +1,48 @@
+//! The measurements do measure: the shortest form of two of them, with real processes. What the figures are is nobody's
+//! business here.
+
+mod common;
+
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Measures once and gives what was found.
+fn measure(args: &[&str]) -> serde_json::Value {
+    let dir = TempDir::new().unwrap();
+    let json = dir.path().join("figures.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_arena"))
+        .arg("bench")
+        .args(args)
+        .args(["--turns", "1", "--bin-dir"])
+        .arg(common::system::binaries())
+        .arg("--json")
+        .arg(&json)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{said}", output.status);
+    serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap()
+}
+
+fn figure(found: &serde_json::Value, contestant: &str, metric: usize) -> f64 {
+    let contestants = found[0]["contestants"].as_array().unwrap();
+    let of = contestants.iter().find(|other| other["name"] == contestant);
+    of.unwrap_or_else(|| panic!("no {contestant} in {found:#}"))["turns"][0][metric].as_f64().unwrap()
+}
+
+#[test]
+fn a_restart_is_measured_from_the_log_and_from_a_snapshot() {
+    let found = measure(&["restart", "--payments", "500"]);
+    for contestant in ["plain log", "snapshot", "empty log", "plain log again (A/A)"] {
+        assert!(figure(&found, contestant, 0) > 0.0, "{contestant}");
+    }
+}
+
+#[test]
+fn the_floor_answers_every_payment_of_the_judges_users() {
+    let found = measure(&["floor", "--for", "1"]);
+    for contestant in ["floor", "floor again (A/A)"] {
+        assert!(figure(&found, contestant, 3) > 0.0, "payments were posted to the {contestant}");
+        assert!(figure(&found, contestant, 4) == 0.0, "and none failed");
+    }
+}
