@@ -8,16 +8,20 @@
 //! takes; the thread of the program waits for a signal meanwhile, so that Ctrl-C still removes the folder of the run.
 //!
 //! Reading order
-//! * what is measured: [`restart`], [`preview`];
-//! * with what: [`settled_log`], [`fixed_server`], [`redis`], [`store_process`], [`process`];
-//! * and what comes of it: [`usage`], [`comparison`], [`machine`].
+//! * what is measured: [`restart`], [`preview`], [`lb`];
+//! * with what: [`settled_log`], [`fixed_server`], [`load`], [`proxy`], [`redis`], [`store_process`], [`process`];
+//! * and what comes of it: [`usage`], [`comparison`], [`machine`], [`plot`].
 
 pub mod comparison;
 pub mod fixed_server;
+pub mod lb;
+pub mod load;
 pub mod machine;
 pub mod passed_sockets;
+pub mod plot;
 pub mod preview;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 pub mod restart;
 pub mod settled_log;
@@ -73,6 +77,8 @@ pub enum Measurement {
     Floor(preview::FloorArgs),
     /// What the judge's users see of our stack, beside the floor
     Preview(preview::PreviewArgs),
+    /// lb beside nginx and haproxy: cost, added latency, throughput
+    Lb(lb::LbArgs),
     /// Give a fixed answer until killed: the floor, and the backend of balancers
     #[command(hide = true)]
     FixedServer(fixed_server::FixedServerArgs),
@@ -174,6 +180,7 @@ impl Measurement {
             Self::Restart(args) => restart::restart(args, ground),
             Self::Floor(args) => preview::floor(*args, ground),
             Self::Preview(args) => preview::preview(args, ground),
+            Self::Lb(args) => lb::lb(args, ground),
             Self::FixedServer(args) => fixed_server::serve(args).map(|()| Vec::new()),
         }
     }

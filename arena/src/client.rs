@@ -225,6 +225,18 @@ fn parse_head(buffer: &[u8]) -> Result<Option<Head>, Failure> {
     Ok(Some(Head { len, status, framing, is_last }))
 }
 
+/// Status and length of the whole answer that `buffer` begins with, if it says its length; `None` while it is not complete.
+///
+/// # Errors
+/// [`Failure::Malformed`], also for an answer that does not say how long it is.
+pub(crate) fn answer_len(buffer: &[u8]) -> Result<Option<(u16, usize)>, Failure> {
+    let Some(Head { len, status, framing, .. }) = parse_head(buffer)? else { return Ok(None) };
+    let Framing::Length(body_len) = framing else {
+        return Err(Failure::Malformed("an answer without a length"));
+    };
+    Ok(Some((status, len.saturating_add(body_len))).filter(|(_, whole)| buffer.len() >= *whole))
+}
+
 /// `None` while the body is not complete.
 fn take_body(buffer: &mut BytesMut, head: Head, is_over: bool) -> Result<Option<Range<usize>>, Failure> {
     let received = buffer.len() - head.len;
