@@ -8,7 +8,7 @@
 //! takes; the thread of the program waits for a signal meanwhile, so that Ctrl-C still removes the folder of the run.
 //!
 //! Reading order
-//! * what is measured: [`restart`], [`preview`], [`lb`];
+//! * what is measured: [`restart`], [`preview`], [`lb`], [`stack`];
 //! * with what: [`settled_log`], [`fixed_server`], [`load`], [`proxy`], [`redis`], [`store_process`], [`process`];
 //! * and what comes of it: [`usage`], [`comparison`], [`machine`], [`plot`].
 
@@ -25,6 +25,7 @@ pub mod proxy;
 pub mod redis;
 pub mod restart;
 pub mod settled_log;
+pub mod stack;
 pub mod store_process;
 pub mod usage;
 
@@ -79,6 +80,8 @@ pub enum Measurement {
     Preview(preview::PreviewArgs),
     /// lb beside nginx and haproxy: cost, added latency, throughput
     Lb(lb::LbArgs),
+    /// The whole stack from one client to more than it can take
+    Stack(stack::StackBenchArgs),
     /// Give a fixed answer until killed: the floor, and the backend of balancers
     #[command(hide = true)]
     FixedServer(fixed_server::FixedServerArgs),
@@ -181,6 +184,7 @@ impl Measurement {
             Self::Floor(args) => preview::floor(*args, ground),
             Self::Preview(args) => preview::preview(args, ground),
             Self::Lb(args) => lb::lb(args, ground),
+            Self::Stack(args) => stack::stack(args, ground),
             Self::FixedServer(args) => fixed_server::serve(args).map(|()| Vec::new()),
         }
     }
