@@ -8,7 +8,7 @@
 //! takes; the thread of the program waits for a signal meanwhile, so that Ctrl-C still removes the folder of the run.
 //!
 //! Reading order
-//! * what is measured: [`restart`], [`preview`], [`lb`], [`stack`];
+//! * what is measured: [`restart`], [`summary`], [`preview`], [`lb`], [`stack`];
 //! * with what: [`settled_log`], [`fixed_server`], [`load`], [`proxy`], [`redis`], [`store_process`], [`process`];
 //! * and what comes of it: [`usage`], [`comparison`], [`machine`], [`plot`].
 
@@ -27,6 +27,7 @@ pub mod restart;
 pub mod settled_log;
 pub mod stack;
 pub mod store_process;
+pub mod summary;
 pub mod usage;
 
 use crate::binaries::Binaries;
@@ -82,6 +83,8 @@ pub enum Measurement {
     Lb(lb::LbArgs),
     /// The whole stack from one client to more than it can take
     Stack(stack::StackBenchArgs),
+    /// What a summary takes, and a settled payment in memory
+    Summary(summary::SummaryArgs),
     /// Give a fixed answer until killed: the floor, and the backend of balancers
     #[command(hide = true)]
     FixedServer(fixed_server::FixedServerArgs),
@@ -185,6 +188,7 @@ impl Measurement {
             Self::Preview(args) => preview::preview(args, ground),
             Self::Lb(args) => lb::lb(args, ground),
             Self::Stack(args) => stack::stack(args, ground),
+            Self::Summary(args) => summary::summary(args, ground),
             Self::FixedServer(args) => fixed_server::serve(args).map(|()| Vec::new()),
         }
     }
