@@ -8,7 +8,7 @@
 //! takes; the thread of the program waits for a signal meanwhile, so that Ctrl-C still removes the folder of the run.
 //!
 //! Reading order
-//! * what is measured: [`restart`], [`summary`], [`preview`], [`lb`], [`stack`];
+//! * what is measured: [`restart`], [`summary`], [`preview`], [`lb`], [`stack`], [`store`];
 //! * with what: [`settled_log`], [`fixed_server`], [`load`], [`proxy`], [`redis`], [`store_process`], [`process`];
 //! * and what comes of it: [`usage`], [`comparison`], [`machine`], [`plot`].
 
@@ -26,6 +26,7 @@ pub mod redis;
 pub mod restart;
 pub mod settled_log;
 pub mod stack;
+pub mod store;
 pub mod store_process;
 pub mod summary;
 pub mod usage;
@@ -85,6 +86,8 @@ pub enum Measurement {
     Stack(stack::StackBenchArgs),
     /// What a summary takes, and a settled payment in memory
     Summary(summary::SummaryArgs),
+    /// The store beside Redis: payments a second, cost of each
+    Store(store::StoreArgs),
     /// Give a fixed answer until killed: the floor, and the backend of balancers
     #[command(hide = true)]
     FixedServer(fixed_server::FixedServerArgs),
@@ -189,6 +192,7 @@ impl Measurement {
             Self::Lb(args) => lb::lb(args, ground),
             Self::Stack(args) => stack::stack(args, ground),
             Self::Summary(args) => summary::summary(args, ground),
+            Self::Store(args) => store::store(*args, ground),
             Self::FixedServer(args) => fixed_server::serve(args).map(|()| Vec::new()),
         }
     }
