@@ -11,11 +11,11 @@ use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
-use store::core::router::{OPEN_MAX, RouterConfig};
+use store::core::router::RouterConfig;
 use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now};
 use store::log::{Durability, Log};
 use wire::frame::{CallKind, FromApi, FromStore, Lease, Outcome, Report};
-use wire::{Cents, Processor, Timestamp};
+use wire::{Cents, PerProcessor, Timestamp};
 
 /// New payments in a turn, and thereby a third of its records.
 const PAYMENTS_PER_TURN: u64 = 7;
@@ -51,13 +51,8 @@ struct Pen {
 /// A core that takes so many payments, and the router's usual settings.
 #[must_use]
 pub fn core(payments_max: u64, now: Now) -> Core {
-    let router = RouterConfig {
-        audit_margin_ms: 1_500,
-        preferred: Processor::Default,
-        patience_ms: 25_000,
-        dispatch_per_s: 1_000_000,
-        open_max: OPEN_MAX,
-    };
+    let fees = PerProcessor([5.0, 15.0]);
+    let router = RouterConfig { dispatch_per_s: 1_000_000, ..RouterConfig::for_fees(fees, 1_500) };
     let payments_max = usize::try_from(payments_max).unwrap_or(usize::MAX);
     Core::new(CoreConfig { payments_max, index_key: INDEX_KEY, router }, now)
 }
@@ -230,7 +225,7 @@ mod tests {
         write(dir.path(), 100).unwrap();
         let mut ledger = Ledger::new(100, INDEX_KEY);
         let recovered = recover(dir.path(), &mut ledger).unwrap();
-        assert_eq!(ledger.balance().charged[Processor::Default].count, 100);
+        assert_eq!(ledger.balance().charged[wire::Processor::Default].count, 100);
         assert_eq!(recovered.end.sequence, 300);
         // A first turn of accepts and intents alone, full ones, and a last of charges alone.
         assert!((15..=18).contains(&recovered.frames), "{}", recovered.frames);
