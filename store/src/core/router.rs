@@ -44,9 +44,9 @@ const GUARD_MS: u64 = 150;
 /// A call is late when it is this much older than `delay + 4 * deviation`: above a scheduling hiccup of a busy machine.
 const STALL_SLACK_MS: u64 = 25;
 
-/// Calls that may be open at a processor, over all apis: all that it runs at once. It lets 500 more wait before its 429
-/// (CONTRACT section 2), and as many may be left behind by an api that died (`CALLS_MAX`), which we no longer count.
-pub const OPEN_MAX: usize = 800;
+/// Calls that may be open at a processor, over all apis: four fifths of what it runs at once (CONTRACT section 2). The rest
+/// is for calls that a dead api left behind, which we no longer count, so that its limiter turns nobody away.
+pub const OPEN_MAX: usize = 640;
 
 /// Where the cap on open calls starts to grow again after a 429.
 const OPEN_MIN: usize = 8;
