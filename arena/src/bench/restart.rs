@@ -5,18 +5,24 @@
 //! so they come from the page cache: what is measured is reading them, not the disk. The store is killed, not stopped.
 
 use crate::bench::Ground;
-use crate::bench::comparison::{Comparison, Metric, mib};
+use crate::bench::comparison::{Comparison, Metric, mib, number};
+use crate::bench::process::Process;
 use crate::bench::redis::{self, Redis};
 use crate::bench::settled_log::{self, Logs};
 use crate::bench::store_process::{StoreConfig, StoreProcess};
 use crate::simulation::chance::Chance;
 use std::path::Path;
+use std::time::Duration;
 use wire::Timestamp;
 
 /// Payments of one round trip to Redis.
 const BATCH_PAYMENTS: u64 = 500;
 
-const METRICS: &[Metric] = &[Metric::compared("ready", "ms", 1), Metric::compared("memory", "MiB", 1)];
+const METRICS: &[Metric] = &[
+    Metric::compared("ready", "ms", 1),
+    Metric::shown("CPU", "ms", 0),
+    Metric::compared("memory", "MiB", 1),
+];
 
 /// What to restart.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,13 +67,11 @@ pub fn restart(args: &RestartArgs, ground: &Ground) -> anyhow::Result<Vec<Compar
                 flags: Vec::new(),
             };
             let store = StoreProcess::start(&config)?;
-            let memory = store.process.memory()?;
-            comparison.enter(name, &[Some(ms(store.ready_after)), Some(mib(memory.rss_kib))]);
+            comparison.enter(name, &figures(&store.process, store.ready_after)?);
         }
         for (name, dir) in &redises {
             let redis = Redis::start(dir)?;
-            let memory = redis.process.memory()?;
-            comparison.enter(name, &[Some(ms(redis.ready_after)), Some(mib(memory.rss_kib))]);
+            comparison.enter(name, &figures(&redis.process, redis.ready_after)?);
         }
     }
     comparison
@@ -76,8 +80,10 @@ pub fn restart(args: &RestartArgs, ground: &Ground) -> anyhow::Result<Vec<Compar
     Ok(vec![comparison])
 }
 
-fn ms(took: std::time::Duration) -> f64 {
-    took.as_secs_f64() * 1_000.0
+fn figures(process: &Process, ready_after: Duration) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
+    let (used, memory) = (process.usage()?, process.memory()?);
+    let ready_ms = ready_after.as_secs_f64() * 1_000.0;
+    Ok([Some(ready_ms), Some(number(used.total_us()) / 1_000.0), Some(mib(memory.rss_kib))])
 }
 
 /// Puts settled payments into a Redis of its own and stops it.
