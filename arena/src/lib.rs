@@ -11,6 +11,7 @@
 //! * where its time goes: [`profile`];
 //! * the same in simulated time: [`simulate`] for the money, the [`lab`] for the points;
 //! * how fast it is: [`bench`];
+//! * how fast it is: [`mod@bench`];
 //! * and around it: [`config`], [`run_dir`], [`by_processor`], [`signals`], [`terminal`], [`progress`].
 
 pub mod audit;

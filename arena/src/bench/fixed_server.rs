@@ -12,6 +12,7 @@ use crate::bench::passed_sockets::{self, Passed};
 use crate::client::HEAD_BYTES_MAX;
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{Shutdown, shutdown};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -126,8 +127,10 @@ impl Server {
                 if lives {
                     self.watched[at] = Some(watched);
                 } else {
-                    // Another process may hold the connection too, so it would stay watched.
+                    // lb may hold the connection too: to close our descriptor would neither end it nor the watching. Both
+                    // fail only for a connection that has ended.
                     let _ = self.epoll.delete(watched.as_fd());
+                    let _ = shutdown(watched.fd(), Shutdown::Both);
                 }
                 for client in fresh {
                     self.watch(client)?;

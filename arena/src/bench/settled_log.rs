@@ -194,7 +194,7 @@ pub struct Logs {
 /// Writes all three in the folder of the run.
 ///
 /// # Errors
-/// As [`write`] and [`snapshot`].
+/// As [`write()`] and [`snapshot`].
 pub fn logs(ground: &Ground, payments: u64) -> anyhow::Result<Logs> {
     let folder = |name| ground.fresh_folder(name);
     let logs = Logs { plain: folder("plain")?, snapshot: folder("snapshot")?, empty: folder("empty")? };
