@@ -10,7 +10,6 @@
 //! * what it survives: [`chaos`] with real processes, [`simulation`] without;
 //! * where its time goes: [`profile`];
 //! * the same in simulated time: [`simulate`] for the money, the [`lab`] for the points;
-//! * how fast it is: [`bench`];
 //! * how fast it is: [`mod@bench`];
 //! * and around it: [`config`], [`run_dir`], [`by_processor`], [`signals`], [`terminal`], [`progress`].
 

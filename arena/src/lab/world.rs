@@ -9,7 +9,7 @@
 //!
 //! What is real is the core: ledger, queue, router, calls. What is left out is what does not decide where a payment
 //! goes: frames as bytes, the log, lb, and faults, which `arena simulate` has. Every way between two parts takes
-//! [`Way`], and one in some thousands takes a hiccup of the machine as well; an api begins one call after the other.
+//! [`WAY_US`], and one in some thousands takes a hiccup of the machine as well; an api begins one call after the other.
 
 use super::processor::{Call, Done, Processor, Row};
 use crate::audit::difference;
