@@ -28,12 +28,12 @@ use crate::limits::Split;
 use crate::plan::{Choice, Plan};
 use crate::signals::{EXIT_INTERRUPTED, Signals};
 use crate::terminal::Terminal;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Args;
 use counts::Counts;
 use ground::{Ground, Target};
-use load::Load;
-use perf::Perf;
+use load::{Load, Work};
+use perf::{Perf, Symbols};
 use report::{Profile, Report};
 use stacks::Stacks;
 use std::fs;
@@ -105,12 +105,18 @@ pub async fn profile(args: ProfileArgs, envs: Vec<(String, String)>) -> anyhow::
     let plan = plan.unwrap_or_else(Plan::preview);
     let mut ground = Ground::new(&args, &plan, binaries)?;
     let looked = tokio::select! {
-        report = Box::pin(look(&mut ground, &args, &plan, &load, &perf, envs, &terminal)) => Some(report),
+        looked = Box::pin(look(&mut ground, &args, &plan, &load, &perf, envs, &terminal)) => Some(looked),
         () = signals.received() => None,
     };
+    let symbols = ground.symbols();
     ground.leave(&terminal).await?;
-    let Some(report) = looked.transpose()? else {
+    let Some(looked) = looked.transpose()? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    terminal.say("drawing");
+    let report = tokio::select! {
+        report = Box::pin(draw(looked, &args, &load, &perf, &symbols)) => report?,
+        () = signals.received() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
     };
     let text = report.to_string();
     fs::write(args.out.join("report.md"), &text).context("cannot write the report")?;
@@ -119,6 +125,15 @@ pub async fn profile(args: ProfileArgs, envs: Vec<(String, String)>) -> anyhow::
         args.out.display()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was seen, before anything is made of it.
+struct Looked {
+    targets: Vec<Target>,
+    used: Vec<Counts>,
+    counted: Work,
+    recorded: Work,
+    called: Option<Work>,
 }
 
 /// Starts everything and looks three times.
@@ -130,10 +145,9 @@ async fn look(
     perf: &Perf,
     envs: Vec<(String, String)>,
     terminal: &Terminal,
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<Looked> {
     let sides = ground.start(args, plan, envs, terminal).await?;
     let targets = ground.targets()?;
-    let file = |target: &Target, extension: &str| args.out.join(format!("{}.{extension}", target.name));
     if let Load::Rate(_) = load {
         load.put(&sides, WARM_UP).await?;
     }
@@ -141,12 +155,12 @@ async fn look(
     terminal.say(format!("counting under {}", load.name()));
     let before = count(&targets)?;
     let counted = load.put(&sides, COUNT_FOR).await?;
-    let after = count(&targets)?;
+    let used = count(&targets)?.into_iter().zip(before).map(|(after, before)| after - before).collect();
 
     terminal.say("sampling");
     let mut attached = Vec::new();
     for target in &targets {
-        attached.push(perf.record(target.pid, &file(target, "perf.data")).await?);
+        attached.push(perf.record(target.pid, &args.file(target, "perf.data")).await?);
     }
     let recorded = load.put(&sides, Duration::from_secs(args.seconds.into())).await?;
     for recorder in attached {
@@ -158,28 +172,39 @@ async fn look(
         terminal.say("counting system calls");
         let mut attached = Vec::new();
         for target in &targets {
-            attached.push(perf.count_calls(target.pid, &file(target, "calls")).await?);
+            attached.push(perf.count_calls(target.pid, &args.file(target, "calls")).await?);
         }
         called = Some(load.put(&sides, COUNT_FOR).await?);
         for counter in attached {
             counter.end().await?;
         }
     }
-    ensure!(ground.targets()? == targets, "a process ended and was started again while it was profiled");
+    // One that was started again is another process.
+    count(&targets).context("a process ended while it was profiled")?;
+    Ok(Looked { targets, used, counted, recorded, called })
+}
 
-    terminal.say("drawing");
+/// Makes pictures and tables of it. The processes have ended by then: while one lives in a container, perf looks for its
+/// symbols in there, whatever it was told.
+async fn draw(
+    looked: Looked,
+    args: &ProfileArgs,
+    load: &Load,
+    perf: &Perf,
+    symbols: &Symbols,
+) -> anyhow::Result<Report> {
+    let Looked { targets, used, counted, recorded, called } = looked;
     let mut profiles = Vec::new();
-    for (number, target) in targets.iter().enumerate() {
-        let stacks = Stacks::fold(&perf.script(&file(target, "perf.data"), &ground.symbols()).await?)?;
+    for (target, used) in targets.iter().zip(used) {
+        let stacks = Stacks::fold(&perf.script(&args.file(target, "perf.data"), symbols).await?)?;
         let subtitle = format!("{} samples of {} under {}", stacks.samples(), perf.event, load.name());
-        fs::write(file(target, "folded"), stacks.folded())?;
+        fs::write(args.file(target, "folded"), stacks.folded())?;
         match stacks.flame_graph(&target.name, &subtitle)? {
-            Some(picture) => fs::write(file(target, "svg"), picture)?,
+            Some(picture) => fs::write(args.file(target, "svg"), picture)?,
             // Nor is one of a run before this one's.
-            None => drop(fs::remove_file(file(target, "svg"))),
+            None => drop(fs::remove_file(args.file(target, "svg"))),
         }
-        let calls = called.is_some().then(|| perf.read_calls(&file(target, "calls"))).transpose()?;
-        let used = after[number] - before[number];
+        let calls = called.is_some().then(|| perf.read_calls(&args.file(target, "calls"))).transpose()?;
         profiles.push(Profile { name: target.name.clone(), used, stacks, calls });
     }
     let place = match (args.compose, args.limits) {
@@ -190,6 +215,13 @@ async fn look(
     let stack = format!("mode {}, {place}", args.stack.mode);
     let (sees_kernel, reservations) = (perf.sees_kernel, perf.reservations());
     Ok(Report { load: load.name(), stack, sees_kernel, reservations, counted, recorded, called, profiles })
+}
+
+impl ProfileArgs {
+    /// A file of one process.
+    fn file(&self, target: &Target, extension: &str) -> PathBuf {
+        self.out.join(format!("{}.{extension}", target.name))
+    }
 }
 
 fn count(targets: &[Target]) -> anyhow::Result<Vec<Counts>> {

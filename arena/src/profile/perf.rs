@@ -8,7 +8,7 @@
 //! perf-record(1)). So what is counted is exactly what happens between two instants, and nobody sleeps to wait for it.
 //!
 //! A process in a container calls its executable by a path that is another file, or none, out here. Symbols are then
-//! looked for below the folder that the executables were mounted from (`--symfs`).
+//! looked for below the folder that the executables were mounted from (`--symfs`), once the container has gone.
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{Signal, kill};

@@ -123,8 +123,9 @@ impl Stacks {
     }
 }
 
-/// How functions are called that the kernel maps into every process, so that they run outside of it; inferno marks them.
-const VDSO: &str = "__vdso_";
+/// What is in the names of functions that the kernel maps into every process, so that they run outside of it; inferno
+/// marks them.
+const VDSO: &str = "vdso";
 
 /// A folded line with the names that people know: without the hash that the compiler puts at the end of every path, `::h`
 /// and 16 hexadecimal digits, and without the kernel's mark where it is wrong.
@@ -134,7 +135,7 @@ fn renamed(line: &str) -> String {
     };
     let clean = |frame: &str| match frame.rsplit_once("::") {
         Some((path, last)) if is_hash(last) => path.to_owned(),
-        _ if frame.starts_with(VDSO) => frame.trim_end_matches(KERNEL_MARK).to_owned(),
+        _ if frame.contains(VDSO) => frame.trim_end_matches(KERNEL_MARK).to_owned(),
         _ => frame.to_owned(),
     };
     let Some((stack, samples)) = line.rsplit_once(' ') else { return line.to_owned() };
