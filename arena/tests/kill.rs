@@ -13,6 +13,7 @@ fn short_plan() -> Plan {
     let mut plan = Plan::preview();
     plan.name = "short".to_owned();
     plan.duration = Duration::from_secs(8);
+    plan.ramp = plan.duration;
     plan.users = 80;
     for (stage, from_s) in plan.stages.iter_mut().zip([0.2, 2.0, 3.0, 4.0, 5.0, 6.5]) {
         stage.from = Duration::from_secs_f64(from_s);

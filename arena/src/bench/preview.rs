@@ -118,6 +118,7 @@ fn shortened(plan: &Plan, for_s: u16) -> Plan {
     let share = f64::from(for_s) / plan.duration.as_secs_f64();
     let mut shorter = plan.clone();
     shorter.duration = Duration::from_secs(for_s.into());
+    shorter.ramp = plan.ramp.mul_f64(share);
     shorter.stages.iter_mut().for_each(|stage| stage.from = stage.from.mul_f64(share));
     let every = Duration::from_millis(plan.audit.every_ms).mul_f64(share);
     shorter.audit.every_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX).max(1);

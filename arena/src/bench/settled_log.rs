@@ -207,6 +207,10 @@ pub fn logs(ground: &Ground, payments: u64) -> anyhow::Result<Logs> {
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
+        // A thread of the log that was written may still be at work on its next segment.
+        if entry.path().extension().is_some_and(|extension| extension == "tmp") {
+            continue;
+        }
         std::fs::copy(entry.path(), to.join(entry.file_name()))
             .with_context(|| format!("cannot copy {}", entry.path().display()))?;
     }

@@ -48,7 +48,7 @@ impl StoreProcess {
     pub fn start(config: &StoreConfig<'_>) -> anyhow::Result<Self> {
         let mut command = Command::new(config.program);
         command.arg("--socket-dir").arg(config.dir).arg("--log-dir").arg(&config.log_dir);
-        command.args(["--durability", "process", "--snapshot-log-mib", "1048576"]);
+        command.args(["--durability", "process", "--snapshot-log-kib", "1073741824"]);
         command.arg("--payments-max").arg(config.payments_max.max(1).to_string()).args(&config.flags);
         let path = store_path(config.dir);
         // The socket of a store that was killed before would be there, with nobody behind it.
