@@ -26,15 +26,21 @@ use sweep::Sweep;
 use verdict::Verdict;
 use wire::PerProcessor;
 
+/// Random plans that are judged if nobody says how many: about a minute on two cores.
+const PLANS: u64 = 1_000;
+
+/// The same for a plan that is named. Its seeds differ in what takes how long, and in nothing else.
+const REPETITIONS: u64 = 10;
+
 /// What to judge.
 #[derive(Clone, Debug, Args)]
 pub struct LabArgs {
     /// preview, final or a JSON file instead of random plans
     #[arg(value_name = "PLAN", default_value = "random")]
     pub plan: Choice,
-    /// How many seeds
-    #[arg(long, default_value_t = 1_000)]
-    pub seeds: u64,
+    /// How many seeds; without it 1000 random plans, or 10 times the one that is named
+    #[arg(long, value_name = "N")]
+    pub seeds: Option<u64>,
     /// The first of them
     #[arg(long, default_value_t = 0)]
     pub first: u64,
@@ -103,11 +109,13 @@ impl LabArgs {
 
     /// All seeds, on all cores, with settings that `adjust` may have changed.
     fn judge_all(&self, adjust: impl Fn(&mut RouterConfig) + Sync) -> anyhow::Result<Vec<Verdict>> {
-        let bar = ProgressBar::new(self.seeds);
+        let plans = if self.plan == Choice::Random { PLANS } else { REPETITIONS };
+        let seeds = self.seeds.unwrap_or(plans);
+        let bar = ProgressBar::new(seeds);
         bar.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} plans, {per_sec}, {eta} left")?);
         let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let part = |part: usize| {
-            let seeds = (self.first..self.first + self.seeds).skip(part).step_by(threads);
+            let seeds = (self.first..self.first + seeds).skip(part).step_by(threads);
             let judged = seeds.map(|seed| self.judge(seed, &adjust).inspect(|_| bar.inc(1)));
             judged.collect::<anyhow::Result<Vec<_>>>()
         };

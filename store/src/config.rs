@@ -4,7 +4,7 @@
 //! that the process may use, unless it is given.
 
 use crate::core::CoreConfig;
-use crate::core::router::{DISPATCH_PER_S, OPEN_MAX, RouterConfig};
+use crate::core::router::{DISPATCH_PER_S, LATE_PATIENCE_MS, OPEN_MAX, RouterConfig};
 use crate::log::Durability;
 use std::fs;
 use std::path::PathBuf;
@@ -20,6 +20,9 @@ const BASE_BYTES: u64 = 24 << 20;
 
 /// Payments remembered when nothing limits the memory.
 const PAYMENTS_MAX_UNLIMITED: u64 = 8 << 20;
+
+/// Eleven days: as good as for ever.
+const PATIENCE_MS_MAX: u64 = 1_000_000_000;
 
 /// Espora's store: holds every payment, decides which processor gets it, and remembers
 #[derive(Clone, Debug, clap::Parser)]
@@ -150,8 +153,12 @@ pub struct Config {
     pub audit_margin_ms: u64,
     /// How long payments that are more than is worth holding wait for the cheaper processor before the dearer one gets
     /// them, in milliseconds [default: from the fees; 3529 for 5 and 15, 1000 for 7 and 10, 19000 for 2 and 40]
-    #[arg(long, env = "PATIENCE_MS")]
+    #[arg(long, env = "PATIENCE_MS", value_parser = clap::value_parser!(u64).range(..=PATIENCE_MS_MAX))]
     pub patience_ms: Option<u64>,
+    /// How long neither processor must have answered within the audit margin before payments are sent to one that answers
+    /// later, in milliseconds, and 0.25 more for each payment accepted; a large value if no audit may ever differ for it
+    #[arg(long, env = "LATE_PATIENCE_MS", default_value_t = LATE_PATIENCE_MS, value_parser = clap::value_parser!(u64).range(..=PATIENCE_MS_MAX))]
+    pub late_patience_ms: u64,
     /// Payments handed out a second while clients are being answered
     #[arg(long, env = "DISPATCH_PER_S", default_value_t = DISPATCH_PER_S, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub dispatch_per_s: u32,
@@ -179,6 +186,7 @@ impl Config {
             index_key,
             router: RouterConfig {
                 patience_ms: self.patience_ms.unwrap_or(reasoned.patience_ms),
+                late_patience_ms: self.late_patience_ms,
                 dispatch_per_s: self.dispatch_per_s,
                 open_max: usize::from(self.open_max),
                 ..reasoned

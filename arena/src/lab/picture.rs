@@ -37,16 +37,11 @@ pub fn draw_shares(verdicts: &[Verdict], path: &Path) -> anyhow::Result<()> {
         curves.push(curve(format!("ends {ending}"), with.map(|verdict| verdict.share).collect()));
     }
     curves.retain(|curve| !curve.points.is_empty());
-    draw(
-        &curves,
-        0.0..100.0,
-        SHARE_MIN,
-        ("plans that are no better, %", "share of the clairvoyant's score, %"),
-        path,
-    )
+    let names = ("plans that are no better, %", "share of the clairvoyant's score, %");
+    draw(&curves, 0.0..100.0, SHARE_MIN, names, SeriesLabelPosition::LowerRight, path)
 }
 
-/// What a setting is worth: median, mean, 5th percentile and worst share over its values, which stand at equal distances.
+/// What a setting is worth: median, mean, 5th percentile and worst share over its values.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -63,8 +58,11 @@ pub fn draw_sweep(name: &str, points: &[(f64, Vec<Verdict>)], path: &Path) -> an
     ];
     let lowest = curves.iter().flat_map(|curve| &curve.points).map(|(_, share)| *share).fold(100.0, f64::min);
     let values = points.iter().map(|(value, _)| *value);
-    let range = values.clone().fold(f64::MAX, f64::min)..values.fold(f64::MIN, f64::max);
-    draw(&curves, range, (lowest - 2.0).max(0.0), (name, "share of the clairvoyant's score, %"), path)
+    let (first, last) = (values.clone().fold(f64::MAX, f64::min), values.fold(f64::MIN, f64::max));
+    // The names of the curves stand beside them.
+    let range = first..last + (last - first) / 4.0;
+    let names = (name, "share of the clairvoyant's score, %");
+    draw(&curves, range, (lowest - 2.0).max(0.0), names, SeriesLabelPosition::MiddleRight, path)
 }
 
 fn draw(
@@ -72,6 +70,7 @@ fn draw(
     across: std::ops::Range<f64>,
     share_min: f64,
     (x_name, y_name): (&str, &str),
+    position: SeriesLabelPosition,
     path: &Path,
 ) -> anyhow::Result<()> {
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
@@ -100,7 +99,7 @@ fn draw(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(position)
         .background_style(WHITE)
         .border_style(BLACK)
         .draw()

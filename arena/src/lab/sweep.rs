@@ -10,7 +10,7 @@ use store::core::router::RouterConfig;
 enum Setting {
     HoldShare,
     PatienceMs,
-    LatePatienceUs,
+    LatePatienceMs,
     SilenceMs,
     DispatchPerS,
     OpenMax,
@@ -19,7 +19,7 @@ enum Setting {
 const SETTINGS: [(&str, Setting); 6] = [
     ("hold-share", Setting::HoldShare),
     ("patience-ms", Setting::PatienceMs),
-    ("late-patience-us", Setting::LatePatienceUs),
+    ("late-patience-ms", Setting::LatePatienceMs),
     ("silence-ms", Setting::SilenceMs),
     ("dispatch-per-s", Setting::DispatchPerS),
     ("open-max", Setting::OpenMax),
@@ -78,7 +78,7 @@ impl Setting {
         match self {
             Self::HoldShare => router.hold_share = f64::from(value) / HUNDREDTHS,
             Self::PatienceMs => router.patience_ms = value.into(),
-            Self::LatePatienceUs => router.late_patience_us = value.into(),
+            Self::LatePatienceMs => router.late_patience_ms = value.into(),
             Self::SilenceMs => router.silence_ms = value.into(),
             Self::DispatchPerS => router.dispatch_per_s = value,
             Self::OpenMax => router.open_max = usize::try_from(value).unwrap_or(usize::MAX),
@@ -95,7 +95,7 @@ mod tests {
         let sweep: Sweep = "patience-ms=0,500".parse().unwrap();
         assert_eq!((sweep.setting, sweep.values), (Setting::PatienceMs, vec![0, 500]));
         for wrong in ["patience-ms", "patience=1", "patience-ms=", "patience-ms=1.5"] {
-            assert!(wrong.parse::<Sweep>().unwrap_err().contains("late-patience-us"), "{wrong}");
+            assert!(wrong.parse::<Sweep>().unwrap_err().contains("late-patience-ms"), "{wrong}");
         }
     }
 }

@@ -91,22 +91,22 @@ const SILENCE_MS: u64 = 100;
 /// A pause so many times as long as the longest of late is a silence.
 const SILENCE_PAUSES: u64 = 3;
 
-/// For how long the longest pause is remembered: some rounds of users that come each second.
+/// For how long the longest pause is remembered, and the longest that is: some rounds of users that come each second.
 const PAUSE_MEMORY_MS: u64 = 5_000;
 
 /// What one turn may add to a silence: a longer time between two turns is a pause of our own.
 const SILENCE_STEP_MS: u64 = 20;
 
-/// How long neither processor must have been of use before payments are sent to one that answers late, for each payment
-/// accepted so far: one that straddles an audit costs 0.35 of all of them, and 20,000 are worth five seconds.
-const LATE_PATIENCE_US: u64 = 250;
+/// How long neither processor must have been of use before payments are sent to one that answers late.
+pub const LATE_PATIENCE_MS: u64 = 1_000;
 
-/// The least of that.
-const LATE_PATIENCE_MS_MIN: u64 = 3_000;
+/// And how much longer for each payment accepted so far, because one that straddles an audit costs 0.35 of all of them:
+/// 20,000 are worth five seconds more.
+const LATE_PATIENCE_US_PER_PAYMENT: u64 = 250;
 
 /// What the difference of the fees must be worth, beside what the dear processor leaves of a payment, for holding back
 /// all that could still be settled after the last payment; half of that: half of it.
-const HOLD_ALL_AT: f64 = 0.4;
+const HOLD_ALL_AT: f64 = 0.25;
 
 /// How long what is beyond that waits, when the difference of the fees is worth what the dear processor leaves.
 const PATIENCE_MS_AT_ONE: f64 = 30_000.0;
@@ -123,9 +123,9 @@ pub struct RouterConfig {
     pub hold_share: f64,
     /// How long more than that waits for the preferred processor before the other one gets it, in milliseconds.
     pub patience_ms: u64,
-    /// How long neither processor must have been of use before payments go to one that answers late, for each payment
-    /// accepted so far, in microseconds.
-    pub late_patience_us: u64,
+    /// How long neither processor must have been of use before payments go to one that answers late, in milliseconds;
+    /// longer when much has been accepted.
+    pub late_patience_ms: u64,
     /// Without a payment for so long, in milliseconds, the end may be near; longer where longer pauses are usual.
     pub silence_ms: u64,
     /// Dispatches a second while a queue drains.
@@ -151,7 +151,7 @@ impl RouterConfig {
             preferred: if fallback < default { Processor::Fallback } else { Processor::Default },
             hold_share: (stake / HOLD_ALL_AT).min(1.0),
             patience_ms,
-            late_patience_us: LATE_PATIENCE_US,
+            late_patience_ms: LATE_PATIENCE_MS,
             silence_ms: SILENCE_MS,
             dispatch_per_s: DISPATCH_PER_S,
             open_max: OPEN_MAX,
@@ -326,7 +326,8 @@ impl Arrivals {
         self.pause_us -= self.pause_us * passed_us.min(PAUSE_MEMORY_MS * 1000) / (PAUSE_MEMORY_MS * 1000);
         self.silent_us += passed_us.min(SILENCE_STEP_MS * 1000);
         if accepts != self.accepts {
-            self.pause_us = self.pause_us.max(now_us.saturating_sub(self.accept_us));
+            let pause_us = now_us.saturating_sub(self.accept_us).min(PAUSE_MEMORY_MS * 1000);
+            self.pause_us = self.pause_us.max(pause_us);
             (self.accepts, self.accept_us, self.silent_us) = (accepts, now_us, 0);
         }
     }
@@ -484,8 +485,8 @@ impl Router {
     fn is_late_time(&self, processor: Processor, now_us: u64) -> bool {
         let since = self.beliefs.0.each_ref().map(|belief| belief.unusable_since_us);
         let [Some(default), Some(fallback)] = since else { return false };
-        let at_stake_us = self.arrivals.accepts.saturating_mul(self.config.late_patience_us);
-        let patience_us = at_stake_us.max(LATE_PATIENCE_MS_MIN * 1000);
+        let at_stake_us = self.arrivals.accepts.saturating_mul(LATE_PATIENCE_US_PER_PAYMENT);
+        let patience_us = self.config.late_patience_ms * 1000 + at_stake_us;
         let more_us = if processor == self.config.preferred { 0 } else { self.config.patience_ms * 1000 };
         now_us >= default.max(fallback) + patience_us + more_us
     }
