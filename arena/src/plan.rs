@@ -37,7 +37,7 @@ pub struct Plan {
     pub duration: Duration,
     /// Users at the end of the ramp, which begins with one.
     pub users: u32,
-    /// How long the ramp takes; zero: all users are there at once.
+    /// How long the ramp takes, no longer than the run; zero: all users are there at once.
     pub ramp: Duration,
     /// The amount of every payment.
     pub amount: Cents,
@@ -255,7 +255,8 @@ impl Plan {
     /// executor with a constant number of users.
     pub fn user_starts(&self) -> impl Iterator<Item = Duration> {
         let steps = self.users.saturating_sub(1).max(1);
-        (0..self.users).map(move |user| self.ramp * user / steps)
+        let ramp = self.ramp.min(self.duration);
+        (0..self.users).map(move |user| ramp * user / steps)
     }
 
     /// The number of the stage in force at `elapsed`; `None` before the first.
