@@ -16,14 +16,30 @@ struct Trial {
     now_us: u64,
     attempts: u64,
     accepts: u64,
+    charges: PerProcessor<u64>,
 }
 
 impl Trial {
     fn new() -> Self {
         let fees = PerProcessor([5.0, 15.0]);
-        let config =
-            RouterConfig { hold_share: 1.0, patience_ms: 10_000, ..RouterConfig::for_fees(fees, 1_500) };
-        Self { router: Router::new(config, 0), calls: Calls::default(), now_us: 0, attempts: 0, accepts: 0 }
+        let config = RouterConfig {
+            hold_share: 1.0,
+            risk_share: 1e9,
+            patience_ms: 10_000,
+            ..RouterConfig::for_fees(fees, 1_500)
+        };
+        Self::with(config)
+    }
+
+    fn with(config: RouterConfig) -> Self {
+        Self {
+            router: Router::new(config, 0),
+            calls: Calls::default(),
+            now_us: 0,
+            attempts: 0,
+            accepts: 0,
+            charges: PerProcessor::default(),
+        }
     }
 
     /// Payments come in each 2 ms for so long.
@@ -31,7 +47,7 @@ impl Trial {
         for _ in 0..ms / 2 {
             self.wait_ms(2);
             self.accepts += 1;
-            self.router.note_turn(self.accepts, self.now_us);
+            self.router.note_turn(self.accepts, self.charges, self.now_us);
         }
     }
 
@@ -39,7 +55,7 @@ impl Trial {
     fn receive_nothing_for_ms(&mut self, ms: u64) {
         for _ in 0..ms / 5 {
             self.wait_ms(5);
-            self.router.note_turn(self.accepts, self.now_us);
+            self.router.note_turn(self.accepts, self.charges, self.now_us);
         }
     }
 
@@ -70,6 +86,10 @@ impl Trial {
     }
 
     fn route_one_of(&mut self, waiting: usize) -> Route {
+        if self.state(FALLBACK) == State::Usable {
+            // No probe is due.
+            self.router.on_dispatch(FALLBACK, self.now_us);
+        }
         self.router.route(&self.calls, waiting, self.now_us)
     }
 
@@ -172,11 +192,11 @@ fn a_pause_that_is_usual_or_our_own_is_no_end() {
     trial.receive_for_ms(30_000);
     trial.fail(DEFAULT, 1);
     trial.wait_ms(400);
-    trial.router.note_turn(trial.accepts, trial.now_us);
+    trial.router.note_turn(trial.accepts, trial.charges, trial.now_us);
     trial.send(DEFAULT);
     assert_eq!(trial.route_one_of(1), Route::Wait, "there was no turn in which a payment could have come");
     trial.accepts += 1;
-    trial.router.note_turn(trial.accepts, trial.now_us);
+    trial.router.note_turn(trial.accepts, trial.charges, trial.now_us);
     trial.receive_nothing_for_ms(900);
     trial.send(DEFAULT);
     assert_eq!(trial.route_one_of(1), Route::Wait, "400 ms without one have just been seen");
@@ -205,6 +225,7 @@ fn what_waited_for_both_goes_to_neither_before_the_cheap_one_was_heard() {
     let mut trial = Trial::new();
     trial.get_used_to(DEFAULT, 2_000);
     trial.fail(FALLBACK, 1_000);
+    trial.send(FALLBACK);
     assert_eq!(trial.route(), Route::Wait);
     trial.wait_ms(20_000);
     trial.health(FALLBACK, false, 20);
@@ -307,6 +328,7 @@ fn a_lost_call_does_not_hold_a_processor_back_that_answers_others() {
 #[test]
 fn a_delay_beyond_the_audit_margin_is_left_to_the_health_call() {
     let mut trial = Trial::new();
+    trial.receive_for_ms(2);
     trial.get_used_to(DEFAULT, 2_000);
     assert_eq!((trial.state(DEFAULT), trial.route()), (State::Slow, Route::Wait));
     trial.wait_ms(5_000);
@@ -364,7 +386,7 @@ fn when_both_are_slow_but_answer_the_cheap_one_gets_it_late() {
     trial.get_used_to(DEFAULT, 2_000);
     trial.get_used_to(FALLBACK, 3_000);
     assert_eq!(trial.route(), Route::Wait);
-    trial.wait_ms(999);
+    trial.wait_ms(10_299);
     assert_eq!(trial.route(), Route::Wait);
     trial.wait_ms(1);
     assert_eq!(trial.route(), Route::To(DEFAULT));
@@ -378,8 +400,83 @@ fn the_more_has_been_accepted_the_later_it_is_late() {
     trial.get_used_to(FALLBACK, 3_000);
     trial.receive_for_ms(2);
     assert_eq!(trial.route(), Route::Wait);
-    trial.wait_ms(6_000);
+    trial.wait_ms(15_300);
     assert_eq!(trial.route(), Route::Wait, "20,001 payments are worth more than five seconds");
     trial.wait_ms(1);
     assert_eq!(trial.route(), Route::To(DEFAULT));
+}
+
+#[test]
+fn once_the_cut_offs_are_known_it_is_late_at_once_but_clear_of_them() {
+    let mut trial = Trial::new();
+    trial.get_used_to(DEFAULT, 2_000);
+    trial.get_used_to(FALLBACK, 3_000);
+    assert_eq!(trial.route(), Route::Wait);
+    for _ in 0..2 {
+        trial.wait_ms(10_000);
+        trial.router.note_comparison(trial.now_us);
+    }
+    assert_eq!(trial.route(), Route::To(DEFAULT));
+    // What goes out 8 s after a comparison would be recorded during the next one.
+    let waits_ms: Vec<u64> = (1..10_000)
+        .filter(|_| {
+            trial.wait_ms(1);
+            trial.route() != Route::To(DEFAULT)
+        })
+        .collect();
+    assert_eq!((waits_ms[0], waits_ms.len()), (7_939, 123));
+}
+
+#[test]
+fn a_slow_cheap_one_is_better_than_a_dear_one_when_nobody_compares_meanwhile() {
+    let mut trial = Trial::new();
+    trial.get_used_to(DEFAULT, 2_000);
+    trial.get_used_to(FALLBACK, 1);
+    for _ in 0..2 {
+        trial.wait_ms(10_000);
+        trial.router.note_comparison(trial.now_us);
+    }
+    trial.send(DEFAULT);
+    assert_eq!(
+        trial.route_one_of(1),
+        Route::Wait,
+        "it has only now turned out to be slow, and its canary is out"
+    );
+    trial.wait_ms(300);
+    assert_eq!(trial.route_one_of(1), Route::To(DEFAULT));
+}
+
+#[test]
+fn no_more_is_held_than_may_be_lost() {
+    let mut trial = Trial::with(RouterConfig::for_fees(PerProcessor([5.0, 15.0]), 1_500));
+    trial.get_used_to(FALLBACK, 1);
+    trial.receive_for_ms(4_000);
+    trial.fail(DEFAULT, 1);
+    trial.send(DEFAULT);
+    let held = (1..3_000).take_while(|waiting| trial.route_one_of(*waiting) == Route::Wait).count();
+    // A quarter of what 2,000 are worth, in payments of which the dear one leaves 85 in 95.
+    assert_eq!(held, 558);
+}
+
+#[test]
+fn while_many_wait_the_dear_one_is_probed() {
+    let mut trial = Trial::new();
+    trial.get_used_to(FALLBACK, 1);
+    trial.receive_for_ms(30_000);
+    trial.fail(DEFAULT, 1);
+    trial.send(DEFAULT);
+    let mut probe = |waiting| trial.router.route(&trial.calls, waiting, trial.now_us);
+    assert_eq!((probe(100), probe(101)), (Route::Wait, Route::To(FALLBACK)));
+    trial.send(FALLBACK);
+    assert_eq!(trial.router.route(&trial.calls, 101, trial.now_us), Route::Wait);
+}
+
+#[test]
+fn one_fast_answer_ends_a_long_delay() {
+    let mut trial = Trial::new();
+    trial.get_used_to(DEFAULT, 2_000);
+    let canary = trial.send(DEFAULT);
+    trial.wait_ms(20);
+    trial.answer(DEFAULT, canary, Outcome::Charged, 20);
+    assert_eq!((trial.state(DEFAULT), trial.router.delay_us(DEFAULT)), (State::Usable, 20_000));
 }

@@ -9,6 +9,7 @@ use store::core::router::RouterConfig;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Setting {
     HoldShare,
+    RiskShare,
     PatienceMs,
     LatePatienceMs,
     SilenceMs,
@@ -16,8 +17,9 @@ enum Setting {
     OpenMax,
 }
 
-const SETTINGS: [(&str, Setting); 6] = [
+const SETTINGS: [(&str, Setting); 7] = [
     ("hold-share", Setting::HoldShare),
+    ("risk-share", Setting::RiskShare),
     ("patience-ms", Setting::PatienceMs),
     ("late-patience-ms", Setting::LatePatienceMs),
     ("silence-ms", Setting::SilenceMs),
@@ -42,9 +44,7 @@ impl std::str::FromStr for Sweep {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             let names = SETTINGS.map(|(name, _)| name).join(", ");
-            format!(
-                "give SETTING=VALUE,VALUE with whole numbers, hold-share in hundredths; settings are {names}"
-            )
+            format!("give SETTING=VALUE,VALUE with whole numbers, shares in hundredths; settings are {names}")
         };
         let (name, values) = text.split_once('=').ok_or_else(wrong)?;
         let (name, setting) = *SETTINGS.iter().find(|(known, _)| *known == name).ok_or_else(wrong)?;
@@ -77,6 +77,7 @@ impl Setting {
     fn put(self, router: &mut RouterConfig, value: u32) {
         match self {
             Self::HoldShare => router.hold_share = f64::from(value) / HUNDREDTHS,
+            Self::RiskShare => router.risk_share = f64::from(value) / HUNDREDTHS,
             Self::PatienceMs => router.patience_ms = value.into(),
             Self::LatePatienceMs => router.late_patience_ms = value.into(),
             Self::SilenceMs => router.silence_ms = value.into(),

@@ -10,6 +10,7 @@
 
 pub mod calls;
 pub mod chunked;
+mod cutoff;
 pub mod effects;
 mod fields;
 pub mod index;
@@ -265,6 +266,9 @@ impl Core {
                 effects.sends.push((api, FromStore::Accepted { request, accepted }));
             }
             FromApi::Summary { request, bounds } => {
+                if bounds.from.is_some() && bounds.to.is_some() {
+                    self.router.note_comparison(now.us);
+                }
                 let totals = self.ledger.summary.window(bounds);
                 effects.sends.push((api, FromStore::Summary { request, totals }));
             }
@@ -610,7 +614,9 @@ impl Core {
     }
 
     fn dispatch_free(&mut self, now: Now, effects: &mut Effects) {
-        self.router.note_turn(self.ledger.balance().accepted.count, now.us);
+        let balance = self.ledger.balance();
+        let charges = PerProcessor(balance.charged.0.map(|totals| totals.count));
+        self.router.note_turn(balance.accepted.count, charges, now.us);
         while let Some(ordinal) = self.ledger.queue.first_free().filter(|_| self.room != Room::NoIntents) {
             let waiting = self.ledger.queue.free_len();
             let Route::To(processor) = self.router.route(&self.calls, waiting, now.us) else {

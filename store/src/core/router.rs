@@ -10,21 +10,25 @@
 //! ```text
 //!   usable    circuit closed, and delay + GUARD_MS within the audit margin
 //!   stalled   its oldest call is older than its answers have been: wait for the answer, with a canary now and then
-//!   slow      circuit closed, delay beyond the margin: only a health call can tell that it is fast again
-//!   failing   circuit open: canaries (live payments) find out when it works again, while its delay is inside the
-//!             margin; beyond it the health call decides, and when that is silent too, a canary each BLIND_INTERVAL_MS
+//!   slow      circuit closed, delay beyond the margin: late, if at all
+//!   failing   circuit open: canaries (live payments) find out when it works again
 //! ```
 //!
+//! A canary whose answer may come after the margin goes out only when the cut-offs are known and it is clear of them
+//! (`cutoff`); else the health call decides, and when that is silent too, a canary each BLIND_INTERVAL_MS does.
+//!
 //! Policy ([`Router::route`]), in this order; docs/routing.md has the figures behind it.
-//! 1. The processor with the lower fee, while it is usable and has room.
+//! 1. The processor with the lower fee, while it is usable and has room; late, if that is worthwhile.
 //! 2. Wait for it, because a payment settled late costs nothing and one settled at the dear processor costs the
-//!    difference of the fees: as many payments as are worth holding (`hold_max`), and more of them for `patience_ms`.
-//! 3. The dear processor, for what is beyond that.
-//! 4. When neither answers within the margin for long (`is_late_time`): one of the slow ones, late.
+//!    difference of the fees: as many payments as are worth holding (`hold_max`), and more of them for `patience_ms`,
+//!    but never more than may be lost (`risk_max`).
+//! 3. The dear processor, for what is beyond that, and a probe now and then that shows whether it could.
+//! 4. When neither answers within the margin for a while (`is_late_time`): one of the slow ones, late.
 //!
 //! When payments stop coming (`Arrivals`) the end may be near: then nothing is worth holding, and no pace is kept.
 
 use super::calls::Calls;
+use super::cutoff::Cutoffs;
 use std::fmt;
 use wire::frame::{AttemptId, Health, Outcome, Report};
 use wire::{PerProcessor, Processor};
@@ -97,12 +101,23 @@ const PAUSE_MEMORY_MS: u64 = 5_000;
 /// What one turn may add to a silence: a longer time between two turns is a pause of our own.
 const SILENCE_STEP_MS: u64 = 20;
 
-/// How long neither processor must have been of use before payments are sent to one that answers late.
-pub const LATE_PATIENCE_MS: u64 = 1_000;
+/// How long a processor must have been of no use before payments are sent to one that answers late.
+pub const LATE_PATIENCE_MS: u64 = 300;
 
-/// And how much longer for each payment accepted so far, because one that straddles an audit costs 0.35 of all of them:
-/// 20,000 are worth five seconds more.
+/// How much longer when nobody knows when the books are compared next: by then two comparisons have told.
+const LATE_PATIENCE_BLIND_MS: u64 = 10_000;
+
+/// And for each payment accepted so far, because one that straddles an audit costs 0.35 of all of them: 20,000 are worth
+/// five seconds more.
 const LATE_PATIENCE_US_PER_PAYMENT: u64 = 250;
+
+/// What the difference of the fees must be worth, beside what the dear processor leaves of a payment, for settling late
+/// at the cheap one rather than at once at the dear one. Each late call bears some risk: its delay may have changed.
+const LATE_WORTHWHILE_AT: f64 = 0.1;
+
+/// Between two payments to the dear processor while others wait for the cheap one: that they could go there at the last
+/// moment is why they may wait.
+const PROBE_INTERVAL_MS: u64 = 500;
 
 /// What the difference of the fees must be worth, beside what the dear processor leaves of a payment, for holding back
 /// all that could still be settled after the last payment; half of that: half of it.
@@ -110,6 +125,12 @@ const HOLD_ALL_AT: f64 = 0.25;
 
 /// How long what is beyond that waits, when the difference of the fees is worth what the dear processor leaves.
 const PATIENCE_MS_AT_ONE: f64 = 30_000.0;
+
+/// How much of what all payments so far are worth may be at risk by holding.
+const RISK_SHARE: f64 = 0.25;
+
+/// Fewer than this may always be held: at so few, one that goes elsewhere to find something out is dear.
+const RISK_MIN: usize = 100;
 
 /// What the operator decides.
 #[derive(Clone, Copy, Debug)]
@@ -121,10 +142,15 @@ pub struct RouterConfig {
     /// How much of what the other one could still settle after the last payment is held back for the preferred one, 0
     /// to 1.
     pub hold_share: f64,
+    /// How much of what all payments so far are worth may be at risk by holding, 0 to 1: it is lost if the dear one goes
+    /// away as well and the end comes before either is of use again.
+    pub risk_share: f64,
+    /// The difference of the fees over what the dear one leaves of a payment.
+    pub stake: f64,
     /// How long more than that waits for the preferred processor before the other one gets it, in milliseconds.
     pub patience_ms: u64,
-    /// How long neither processor must have been of use before payments go to one that answers late, in milliseconds;
-    /// longer when much has been accepted.
+    /// How long a processor must have been of no use before payments go to one that answers late, in milliseconds; longer
+    /// while nobody knows when the books are compared next.
     pub late_patience_ms: u64,
     /// Without a payment for so long, in milliseconds, the end may be near; longer where longer pauses are usual.
     pub silence_ms: u64,
@@ -150,6 +176,8 @@ impl RouterConfig {
             audit_margin_ms,
             preferred: if fallback < default { Processor::Fallback } else { Processor::Default },
             hold_share: (stake / HOLD_ALL_AT).min(1.0),
+            risk_share: RISK_SHARE,
+            stake,
             patience_ms,
             late_patience_ms: LATE_PATIENCE_MS,
             silence_ms: SILENCE_MS,
@@ -237,6 +265,8 @@ struct Belief {
     delay_us: u64,
     deviation_us: u64,
     last_answer_us: u64,
+    /// When the youngest call began that was answered.
+    answered_begun_us: u64,
     /// Since when it has been of use, if it is.
     useful_since_us: Option<u64>,
     /// Calls up to this one do not count as late.
@@ -259,6 +289,7 @@ impl Belief {
             delay_us: 0,
             deviation_us: 0,
             last_answer_us: 0,
+            answered_begun_us: 0,
             useful_since_us: Some(started_us),
             watermark: AttemptId(0),
             last_dispatch_us: None,
@@ -276,10 +307,16 @@ impl Belief {
     /// RFC 6298 with a gain of a quarter, because delays here change in steps.
     fn take_answer(&mut self, attempt: AttemptId, delay_us: u64, now_us: u64) {
         self.last_answer_us = now_us;
+        self.answered_begun_us = self.answered_begun_us.max(now_us.saturating_sub(delay_us));
         if attempt <= self.watermark {
             return;
         }
         self.watermark = attempt;
+        if delay_us < self.delay_us / 2 {
+            // No call takes less than the delay that it met: this is no sample, it is a fact.
+            (self.delay_us, self.deviation_us) = (delay_us, 0);
+            return;
+        }
         self.deviation_us = (self.deviation_us * 3 + self.delay_us.abs_diff(delay_us)) / 4;
         self.delay_us = (self.delay_us * 3 + delay_us) / 4;
     }
@@ -297,6 +334,10 @@ pub struct Router {
     tokens: f64,
     tokens_at_us: u64,
     arrivals: Arrivals,
+    cutoffs: Cutoffs,
+    /// Payments charged at the dear processor, and how many of them before the cheap one went away.
+    dear: u64,
+    dear_before: u64,
     /// Since when more waits than is worth holding, without an end.
     excess_since_us: Option<u64>,
 }
@@ -353,13 +394,24 @@ impl Router {
             tokens: PACE_BURST,
             tokens_at_us: now_us,
             arrivals: Arrivals::new(config.silence_ms * 1000, now_us),
+            cutoffs: Cutoffs::default(),
+            dear: 0,
+            dear_before: 0,
             excess_since_us: None,
         }
     }
 
-    /// A turn in which the number of payments ever accepted has become `accepts`.
-    pub fn note_turn(&mut self, accepts: u64, now_us: u64) {
+    /// A turn in which the number of payments ever accepted has become `accepts`, and that of those charged `charges`.
+    pub fn note_turn(&mut self, accepts: u64, charges: PerProcessor<u64>, now_us: u64) {
         self.arrivals.note(accepts, now_us);
+        self.dear = charges[self.config.preferred.other()];
+        // A purge begins anew.
+        self.dear_before = self.dear_before.min(self.dear);
+    }
+
+    /// Somebody compares the books: a summary with both bounds.
+    pub fn note_comparison(&mut self, now_us: u64) {
+        self.cutoffs.note(now_us);
     }
 
     /// What it thinks of a processor now.
@@ -407,19 +459,26 @@ impl Router {
         if self.admits(cheap, calls, now_us) {
             return Route::To(cheap);
         }
-        if self.is_excess(waiting, calls, now_us) && self.admits(dear, calls, now_us) {
+        let is_late_time = self.is_late_time(now_us);
+        if (is_late_time || self.is_late_worthwhile(now_us)) && self.admits_late(cheap, calls, now_us) {
+            return Route::To(cheap);
+        }
+        let is_excess = self.is_excess(waiting, calls, now_us);
+        let may_pay = is_excess || waiting > RISK_MIN && self.rested(dear, PROBE_INTERVAL_MS, now_us);
+        if may_pay && self.admits(dear, calls, now_us) {
             return Route::To(dear);
         }
-        let late = [cheap, dear].into_iter().find(|processor| {
-            self.is_late_time(*processor, now_us)
-                && self.state(*processor, calls, now_us) == State::Slow
-                && self.has_room(*processor, calls)
-        });
-        late.map_or(Route::Wait, Route::To)
+        // The cheap one may work and still not get through all of it.
+        let may_be_late =
+            is_late_time || self.cutoffs.are_known(now_us) && self.is_useful(cheap, calls, now_us);
+        if is_excess && may_be_late && self.admits_late(dear, calls, now_us) {
+            return Route::To(dear);
+        }
+        Route::Wait
     }
 
-    /// True when more waits than is worth holding, and the patience with that is over. It does not come back before the
-    /// cheap processor does.
+    /// True when more waits than is worth holding, and the patience with that is over, which does not come back before the
+    /// cheap processor does; or when more waits than may be lost.
     fn is_excess(&mut self, waiting: usize, calls: &Calls, now_us: u64) -> bool {
         if self.arrivals.have_stopped() {
             return true;
@@ -430,18 +489,36 @@ impl Router {
         let is_excess = waiting > self.hold_max(calls, now_us);
         if is_excess {
             self.excess_since_us = self.excess_since_us.or(Some(now_us));
-        } else if self.is_useful(self.config.preferred, calls, now_us) {
+        } else if self.serves(calls, now_us) {
             self.excess_since_us = None;
         }
-        is_excess
-            && self.excess_since_us.is_some_and(|since| now_us >= since + self.config.patience_ms * 1000)
+        let patience_us = self.config.patience_ms * 1000;
+        let is_over = self.excess_since_us.is_some_and(|since_us| now_us >= since_us + patience_us);
+        let is_risk = !self.is_useful(self.config.preferred, calls, now_us) && waiting > self.risk_max();
+        is_risk || is_excess && is_over
+    }
+
+    /// How many payments may be lost by holding them. What has been paid for nothing in earlier outages was lost already;
+    /// and to lose no more than is being paid in this one is half of the worst of both.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate"
+    )]
+    fn risk_max(&self) -> usize {
+        let RouterConfig { risk_share, stake, .. } = self.config;
+        let worth = self.arrivals.accepts as f64 * (1.0 + stake);
+        let paid_before = self.dear_before as f64 * stake;
+        let paid = (self.dear - self.dear_before) as f64 * stake;
+        RISK_MIN.max((worth * risk_share - paid_before).max(paid) as usize)
     }
 
     /// True when the cheap processor's last word is younger than the return of the dear one. Both often come back at once,
     /// and what waited for both would go to the one that was noticed first.
     fn knows_both(&self) -> bool {
         let (cheap, dear) = (self.config.preferred, self.config.preferred.other());
-        let heard_us = self.beliefs[cheap].last_answer_us.max(self.beliefs[cheap].health_heard_us);
+        let heard_us = self.beliefs[cheap].answered_begun_us.max(self.beliefs[cheap].health_heard_us);
         self.beliefs[dear].useful_since_us.is_none_or(|returned_us| heard_us >= returned_us)
     }
 
@@ -449,7 +526,7 @@ impl Router {
     /// the dear one could still settle between the last payment and the end, weighed by what there is to win.
     fn hold_max(&self, calls: &Calls, now_us: u64) -> usize {
         let (cheap, dear) = (self.config.preferred, self.config.preferred.other());
-        if self.is_useful(cheap, calls, now_us) {
+        if self.serves(calls, now_us) {
             return self.passes(cheap, self.config.patience_ms * 1000, self.config.dispatch_per_s.into());
         }
         if !self.is_useful(dear, calls, now_us) {
@@ -480,15 +557,51 @@ impl Router {
         (within_us as f64 * by_room.min(per_s / 1e6)) as usize
     }
 
-    /// True when neither processor has been of use for so long that late is better than never; a payment that would be
-    /// dear as well waits longer.
-    fn is_late_time(&self, processor: Processor, now_us: u64) -> bool {
+    /// True when neither processor has been of use for so long that late is better than never.
+    fn is_late_time(&self, now_us: u64) -> bool {
         let since = self.beliefs.0.each_ref().map(|belief| belief.unusable_since_us);
         let [Some(default), Some(fallback)] = since else { return false };
         let at_stake_us = self.arrivals.accepts.saturating_mul(LATE_PATIENCE_US_PER_PAYMENT);
-        let patience_us = self.config.late_patience_ms * 1000 + at_stake_us;
-        let more_us = if processor == self.config.preferred { 0 } else { self.config.patience_ms * 1000 };
-        now_us >= default.max(fallback) + patience_us + more_us
+        let blind_us =
+            if self.cutoffs.are_known(now_us) { 0 } else { LATE_PATIENCE_BLIND_MS * 1000 + at_stake_us };
+        now_us >= default.max(fallback) + self.config.late_patience_ms * 1000 + blind_us
+    }
+
+    /// True when settling late at the cheap processor is better than settling at once at the dear one.
+    fn is_late_worthwhile(&self, now_us: u64) -> bool {
+        let unusable_since_us = self.beliefs[self.config.preferred].unusable_since_us;
+        self.config.stake >= LATE_WORTHWHILE_AT
+            && self.cutoffs.are_known(now_us)
+            && unusable_since_us
+                .is_some_and(|since_us| now_us >= since_us + self.config.late_patience_ms * 1000)
+    }
+
+    /// True when the cheap processor settles payments, if late.
+    fn serves(&self, calls: &Calls, now_us: u64) -> bool {
+        match self.state(self.config.preferred, calls, now_us) {
+            State::Usable | State::Stalled => true,
+            State::Slow => self.is_late_worthwhile(now_us),
+            State::Failing => false,
+        }
+    }
+
+    /// True when a payment can go to a slow processor, clear of the cut-offs.
+    fn admits_late(&self, processor: Processor, calls: &Calls, now_us: u64) -> bool {
+        self.state(processor, calls, now_us) == State::Slow
+            && self.has_room(processor, calls)
+            && self.is_clear_of_cutoffs(processor, calls, now_us)
+    }
+
+    /// True when a call that is late anyway would not be recorded while the books are compared.
+    fn is_clear_of_cutoffs(&self, processor: Processor, calls: &Calls, now_us: u64) -> bool {
+        if !self.cutoffs.are_known(now_us) {
+            return true;
+        }
+        let belief = &self.beliefs[processor];
+        // Nothing is known of a delay that is longer than it was.
+        let spread_us = 4 * belief.deviation_us;
+        belief.oldest_age_us(calls, processor, now_us) <= belief.delay_us + spread_us + STALL_SLACK_MS * 1000
+            && self.cutoffs.are_clear_of(now_us + belief.delay_us, spread_us)
     }
 
     fn is_useful(&self, processor: Processor, calls: &Calls, now_us: u64) -> bool {
@@ -518,7 +631,15 @@ impl Router {
                 calls.open_len(processor) < CANARIES_OPEN_MAX && self.canary_is_due(processor, calls, now_us)
             }
             State::Stalled => self.canary_is_due(processor, calls, now_us),
-            State::Slow => false,
+            State::Slow => {
+                // Where the other one settles payments for little more, none has to be late.
+                let is_worthwhile = self.config.stake >= LATE_WORTHWHILE_AT
+                    || !self.is_useful(processor.other(), calls, now_us);
+                is_worthwhile
+                    && self.cutoffs.are_known(now_us)
+                    && calls.open_len(processor) < CANARIES_OPEN_MAX
+                    && self.canary_is_due(processor, calls, now_us)
+            }
         }
     }
 
@@ -534,6 +655,10 @@ impl Router {
         if believed_ms + CANARY_GUARD_MS <= self.config.audit_margin_ms {
             let interval_ms = if belief.is_open { believed_ms / 4 } else { believed_ms / 2 };
             return self.rested(processor, CANARY_INTERVAL_MS.max(interval_ms), now_us);
+        }
+        if self.cutoffs.are_known(now_us) {
+            return self.is_clear_of_cutoffs(processor, calls, now_us)
+                && self.rested(processor, CANARY_INTERVAL_MS.max(believed_ms / 4), now_us);
         }
         let is_blind = now_us.saturating_sub(belief.health_heard_us) > HEALTH_SILENT_MS * 1000;
         is_blind && self.rested(processor, BLIND_INTERVAL_MS, now_us)
@@ -663,6 +788,9 @@ impl Router {
                 belief.useful_since_us = None;
                 // What there was of patience belongs to the outage before.
                 self.excess_since_us = self.excess_since_us.filter(|_| processor != self.config.preferred);
+                if processor == self.config.preferred {
+                    self.dear_before = self.dear;
+                }
             }
         }
     }
