@@ -10,7 +10,7 @@ use store::core::ledger::snapshot::{Fold, ThawError};
 use store::core::queue::Ordinal;
 use store::core::record::{Record, Terms};
 use store::inspect;
-use store::log::recovery::{Image, Recovered, RecoveryError, recover, recover_images};
+use store::log::recovery::{Image, Recovered, RecoveryError, recover, recover_segments};
 use store::log::snapshot::{self, Place};
 use store::log::{Durability, Log, segment};
 use tempfile::TempDir;
@@ -126,7 +126,7 @@ fn image(bytes: usize) -> (Vec<Record>, Image) {
 
 fn recover_one(image: &Image) -> Result<Vec<Record>, RecoveryError> {
     let mut found = Records::default();
-    recover_images(None, std::iter::once(Ok(image.clone())), &mut found)?;
+    recover_segments(None, [image.clone()].as_mut_slice(), &mut found)?;
     Ok(found.0)
 }
 
@@ -152,7 +152,7 @@ impl Fold for Prefix<'_> {
 fn prefix_len(records: &[Record], image: Image, place: Option<Place>) -> Option<usize> {
     let len = usize::try_from(place.map_or(0, |place| place.sequence)).unwrap();
     let mut prefix = Prefix { of: records, len };
-    match recover_images(place, std::iter::once(Ok(image)), &mut prefix) {
+    match recover_segments(place, [image].as_mut_slice(), &mut prefix) {
         Ok(_) => Some(prefix.len),
         Err(RecoveryError::Corrupt { .. }) => None,
         Err(error) => panic!("{error}"),
@@ -164,7 +164,7 @@ fn places(image: &Image) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
     for len in (64..=image.bytes.len()).step_by(8) {
         let cut = Image { bytes: image.bytes[..len].to_vec(), ..image.clone() };
-        let end = recover_images(None, std::iter::once(Ok(cut)), &mut Records::default()).unwrap().end;
+        let end = recover_segments(None, [cut].as_mut_slice(), &mut Records::default()).unwrap().end;
         if places.last() != Some(&end) {
             places.push(end);
         }
@@ -415,8 +415,8 @@ fn a_full_disk_first_costs_new_payments_then_the_pace_and_is_over_when_there_is_
 fn a_missing_segment_and_a_foreign_version_are_refused() {
     let (_, first) = image(500);
     let later = Image { number: 2, ..first.clone() };
-    let error = recover_images(None, [Ok(first.clone()), Ok(later)].into_iter(), &mut Records::default())
-        .unwrap_err();
+    let error =
+        recover_segments(None, [first.clone(), later].as_mut_slice(), &mut Records::default()).unwrap_err();
     assert!(error.to_string().contains("segment 1 is missing"), "{error}");
     let mut foreign = first;
     foreign.bytes[8] = 9;

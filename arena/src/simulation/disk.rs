@@ -7,7 +7,7 @@
 use super::chance::Chance;
 use store::core::ledger::snapshot::{Fold, Frozen};
 use store::log::frame::{self, SEGMENT_HEADER_BYTES, SegmentHeader, Sequence};
-use store::log::recovery::{Image, RecoveryError, recover_images};
+use store::log::recovery::{Image, RecoveryError, recover_segments};
 use store::log::snapshot::Place;
 
 /// A log on a disk that can fail.
@@ -83,7 +83,7 @@ impl Disk {
             fold.thaw(&ledger[..], ledger.len() as u64).expect("it was written by this version");
         }
         let place = self.snapshot.as_ref().map(|(place, _)| *place);
-        let end = recover_images(place, std::iter::once(Ok(image)), fold)?.end;
+        let end = recover_segments(place, [image].as_mut_slice(), fold)?.end;
         self.bytes.truncate(usize::try_from(end.offset).expect("a small log"));
         self.unflushed.clear();
         (self.chain, self.written, self.durable) = (end.chain, end.sequence, end.sequence);

@@ -161,6 +161,10 @@ impl Fold for Core {
         self.ledger.thaw(ledger, len)
     }
 
+    fn expect(&mut self, payments: usize) {
+        self.ledger.expect(payments);
+    }
+
     fn add(&mut self, record: &Record) {
         self.ledger.apply(record);
     }

@@ -18,8 +18,12 @@ use super::segment;
 use super::snapshot::{self, Place, Snapshot, SnapshotError};
 use crate::core::ledger::snapshot::Fold;
 use crate::core::record::{Record, RecordError};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+
+/// Records of one payment from its acceptance to its charge, in bytes.
+const PAYMENT_RECORDS_BYTES: u64 = 53;
 
 /// Why a log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -81,15 +85,11 @@ pub fn recover(dir: &Path, fold: &mut impl Fold) -> Result<Recovered, RecoveryEr
     let newest = snapshot::list(dir).map_err(io_error)?.pop();
     let thawed = newest.map(|sequence| thaw(dir, &snapshot::path(dir, sequence), fold)).transpose()?;
     let (place, snapshot_bytes) = (thawed.map(|(place, _)| place), thawed.map_or(0, |(_, bytes)| bytes));
-    let numbers = segment::list(dir).map_err(io_error)?;
-    let from = place.map_or(0, |place| place.segment);
-    let read = |number: u64| {
-        let path = segment::path(dir, number);
-        let bytes = std::fs::read(&path).map_err(io_error)?;
-        Ok(Image { number, path, bytes })
-    };
-    let images = numbers.into_iter().filter(|number| *number >= from).map(read);
-    let recovered = recover_images(place, images, fold)?;
+    let mut numbers = segment::list(dir).map_err(io_error)?;
+    numbers.retain(|number| *number >= place.map_or(0, |place| place.segment));
+    let full = numbers.len().saturating_sub(1) as u64 * segment::SEGMENT_BYTES;
+    fold.expect(usize::try_from(full / PAYMENT_RECORDS_BYTES).unwrap_or(usize::MAX));
+    let recovered = recover_segments(place, &mut Folder { dir, numbers, buffer: Vec::new() }, fold)?;
     if let (Some(place), true) = (place, recovered.is_new) {
         let path = segment::path(dir, place.segment);
         let what = "it is missing, and the snapshot rests on it".to_owned();
@@ -109,7 +109,47 @@ fn thaw(dir: &Path, path: &Path, fold: &mut impl Fold) -> Result<(Place, u64), R
     Ok((snapshot.place, snapshot.len))
 }
 
-/// The bytes of one segment, wherever they come from.
+/// Segments, sorted by number, wherever they come from.
+pub trait Segments {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// The number in the name of one, and what to call it in an error.
+    fn name(&self, at: usize) -> (u64, PathBuf);
+
+    /// All of one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&mut self, at: usize) -> Result<&[u8], RecoveryError>;
+}
+
+/// Those of a log. One is in memory at a time, and all in the same place.
+struct Folder<'a> {
+    dir: &'a Path,
+    numbers: Vec<u64>,
+    buffer: Vec<u8>,
+}
+
+impl Segments for Folder<'_> {
+    fn count(&self) -> usize {
+        self.numbers.len()
+    }
+
+    fn name(&self, at: usize) -> (u64, PathBuf) {
+        (self.numbers[at], segment::path(self.dir, self.numbers[at]))
+    }
+
+    fn read(&mut self, at: usize) -> Result<&[u8], RecoveryError> {
+        self.buffer.clear();
+        File::open(segment::path(self.dir, self.numbers[at]))
+            .and_then(|mut file| file.read_to_end(&mut self.buffer))
+            .map_err(|source| RecoveryError::Io { dir: self.dir.to_owned(), source })?;
+        Ok(&self.buffer)
+    }
+}
+
+/// The bytes of one segment in memory.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// The number in its name.
@@ -120,20 +160,35 @@ pub struct Image {
     pub bytes: Vec<u8>,
 }
 
-/// Reads segments, sorted by number, from a place on; without one they begin at the beginning. One image is held at a time.
+impl Segments for [Image] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn name(&self, at: usize) -> (u64, PathBuf) {
+        (self[at].number, self[at].path.clone())
+    }
+
+    fn read(&mut self, at: usize) -> Result<&[u8], RecoveryError> {
+        Ok(&self[at].bytes)
+    }
+}
+
+/// Reads segments from a place on; without one they begin at the beginning.
 ///
 /// # Errors
-/// [`RecoveryError`], that of an image among them.
-pub fn recover_images(
+/// [`RecoveryError`], that of a segment among them.
+pub fn recover_segments(
     snapshot: Option<Place>,
-    images: impl Iterator<Item = Result<Image, RecoveryError>>,
+    segments: &mut (impl Segments + ?Sized),
     fold: &mut impl Fold,
 ) -> Result<Recovered, RecoveryError> {
     let start = snapshot.unwrap_or(Place { offset: SEGMENT_HEADER_BYTES as u64, ..Place::default() });
     let mut recovered = Recovered { end: start, is_new: true, snapshot, ..Recovered::default() };
-    let mut images = images.peekable();
-    while let Some(image) = images.next() {
-        let Image { number, path, bytes } = image?;
+    let count = segments.count();
+    for at in 0..count {
+        let (number, path) = segments.name(at);
+        let bytes = segments.read(at)?;
         let corrupt = |offset: usize, what: String| RecoveryError::Corrupt {
             path: path.clone(),
             offset: offset as u64,
@@ -147,13 +202,13 @@ pub fn recover_images(
         if number != recovered.end.segment {
             return Err(corrupt(0, format!("segment {} is missing before it", recovered.end.segment)));
         }
-        check_header(&path, &bytes, &recovered.end)?;
-        let end = read_frames(&bytes, &mut recovered, fold)
+        check_header(&path, bytes, &recovered.end)?;
+        let end = read_frames(bytes, &mut recovered, fold)
             .map_err(|(offset, error)| corrupt(offset, error.to_string()))?;
         recovered.end.offset = end as u64;
-        if images.peek().is_none() {
+        if at + 1 == count {
             recovered.torn_bytes =
-                torn_bytes(&bytes, number, end, recovered.end.sequence).map_err(|offset| {
+                torn_bytes(bytes, number, end, recovered.end.sequence).map_err(|offset| {
                     corrupt(end, format!("a sound frame at byte {offset} says that this was durable"))
                 })?;
         }

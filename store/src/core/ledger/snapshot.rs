@@ -65,6 +65,9 @@ pub trait Fold {
     /// When they are no frozen ledger. Nothing has changed then.
     fn thaw(&mut self, ledger: impl Read, len: u64) -> Result<(), ThawError>;
 
+    /// About so many payments are in the records that follow. No promise.
+    fn expect(&mut self, _payments: usize) {}
+
     /// Takes the next record.
     fn add(&mut self, record: &Record);
 }
@@ -76,6 +79,12 @@ impl Fold for Ledger {
         thawed.take(fields).filter(|()| fields.left() == 0).ok_or(ThawError)?;
         *self = thawed;
         Ok(())
+    }
+
+    fn expect(&mut self, payments: usize) {
+        if self.payments.is_empty() {
+            self.index.reserve(payments.min(self.payments_max));
+        }
     }
 
     fn add(&mut self, record: &Record) {
@@ -122,6 +131,9 @@ impl Ledger {
         let count = fields.count(PAYMENT_BYTES)?;
         self.index.reserve(count);
         for number in 0..u32::try_from(count).ok()? {
+            // One read for all of it: there are many.
+            let payment = fields.take::<PAYMENT_BYTES>()?;
+            let fields = &mut Fields::new(payment.as_slice(), PAYMENT_BYTES as u64);
             let (id, cents, slot) = (fields.id()?, fields.cents()?, Slot(fields.number_32()?));
             let standing = standing(fields.byte()?)?;
             let (refused, conflicted) = (fields.byte().filter(|bits| *bits <= 0b11)?, fields.flag()?);
