@@ -84,7 +84,7 @@ pub struct StackArgs {
           value_parser = clap::value_parser!(u8).range(1..=16))]
     pub apis: u8,
     /// How the balancer passes clients on, as lb's --mode has it
-    #[arg(long, env = "ARENA_MODE", value_name = "MODE", default_value = "forward")]
+    #[arg(long, env = "ARENA_MODE", value_name = "MODE", default_value = "hand-off")]
     pub mode: String,
     /// What a 2xx promises to survive
     #[arg(long, env = "ARENA_DURABILITY", value_enum, default_value_t = Durability::Process)]

@@ -219,7 +219,7 @@ mod tests {
         for (at, fate) in (0..).zip(fates) {
             for count in 0..3_u128 {
                 let id = at * 10 + count;
-                posted.push(Posted { id: PaymentId(id), at_us: 0, fate });
+                posted.push(Posted { id: PaymentId(id), at_us: 0, took_us: None, fate });
                 if count >= 1 {
                     rows.0[usize::try_from(at % 2).unwrap()].push(row(id, 1_990));
                 }

@@ -68,6 +68,8 @@ pub struct Report {
     pub requests: Requests,
     /// Latency of accepted payments.
     pub post: Latency,
+    /// The same, stage by stage of the plan.
+    pub post_by_stage: Vec<Latency>,
     /// Latency of everything that counts for the score's percentile.
     pub judged: Latency,
     /// What was settled when the judge counted.
@@ -187,6 +189,7 @@ impl Report {
                 connections: tally.connects.get(),
             },
             post: tally.post_latency(),
+            post_by_stage: tally.post_latency_from(&stages_us(&judge.plan)),
             judged,
             settled: end.settled.into(),
             score,
@@ -216,6 +219,10 @@ impl Report {
         let is_consistent = self.audits.iter().all(|audit| audit.difference == 0);
         if is_consistent && self.score.lag == 0 { EXIT_CLEAN } else { EXIT_JUDGED }
     }
+}
+
+fn stages_us(plan: &Plan) -> Vec<u64> {
+    plan.stages.iter().map(|stage| u64::try_from(stage.from.as_micros()).unwrap_or(u64::MAX)).collect()
 }
 
 impl Clairvoyant {
@@ -384,7 +391,10 @@ impl Report {
         }
         let Latency { p50_ms, p99_ms, p999_ms, max_ms, .. } = self.post;
         let text = format_args!("p50 {p50_ms:.2} ms, p99 {p99_ms:.2}, p99.9 {p999_ms:.2}, max {max_ms:.2}");
-        row(f, "  latency", text)
+        row(f, "  latency", text)?;
+        let stages: Vec<String> =
+            self.post_by_stage.iter().map(|stage| format!("{:.2}", stage.p99_ms)).collect();
+        row(f, "  by stage", format_args!("p99 {} ms", stages.join(", ")))
     }
 
     fn write_audits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -478,6 +488,7 @@ mod tests {
             started_at: "2025-07-15T12:34:56.000Z".into(),
             requests: Requests { posted: 1_002, accepted: 1_000, failed, users: 9, connections: 9 },
             post: Latency { count: 1_000, p50_ms: 0.5, p99_ms: 1.0, p999_ms: 2.0, max_ms: 3.0 },
+            post_by_stage: [0.75, 1.5].map(|p99_ms| Latency { p99_ms, ..Latency::default() }).to_vec(),
             judged: Latency { count: 1_100, p50_ms: 0.5, p99_ms: 1.25, p999_ms: 2.0, max_ms: 3.0 },
             settled: settled.into(),
             score: score(1_000, &settled, &fees, 1.25, false),
@@ -549,6 +560,7 @@ clairvoyant         22686.00  the best possible; this is 94.74% of it
 payments                1002  posted, 1000 accepted, 2 failed
                            2  status 503
   latency     p50 0.50 ms, p99 1.00, p99.9 2.00, max 3.00
+  by stage    p99 0.75, 1.50 ms
 audits                     1  made, 0 with a difference
 check         everything settled and at rest 7 ms after the end
               0 lost, 0 doubled, 0 invented, 0 altered, 0 contradicted; 0 unanswered and settled
@@ -595,8 +607,10 @@ verdict       clean
     #[test]
     fn only_what_could_be_settled_arrived() {
         let fates = [Fate::Accepted, Fate::Unknown, Fate::Unknown, Fate::Refused, Fate::Refused];
-        let posted: Vec<Posted> =
-            (0..).zip(fates).map(|(id, fate)| Posted { id: PaymentId(id.into()), at_us: id, fate }).collect();
+        let posted: Vec<Posted> = (0..)
+            .zip(fates)
+            .map(|(id, fate)| Posted { id: PaymentId(id.into()), at_us: id, took_us: None, fate })
+            .collect();
         let row = |id| Row { id: PaymentId(id), amount: Cents(1_990), requested_at: Timestamp(0) };
         let rows = PerProcessor([vec![row(0), row(1)], vec![row(3)]]);
         let listed = Reckoning { faults: Some(Faults::default()), rows, ..Reckoning::default() };

@@ -28,6 +28,8 @@ pub struct Posted {
     pub id: PaymentId,
     /// When its request was made, in microseconds since the start.
     pub at_us: u64,
+    /// How long a 2xx took, in microseconds.
+    pub took_us: Option<u32>,
     /// What became of the request.
     pub fate: Fate,
 }
@@ -97,26 +99,28 @@ impl Tally {
     pub fn post(&self) -> (Ticket, PaymentId) {
         let id = self.next_id();
         let mut posted = self.posted.borrow_mut();
-        posted.push(Posted { id, at_us: self.since_start_us(Instant::now()), fate: Fate::Unknown });
+        let at_us = self.since_start_us(Instant::now());
+        posted.push(Posted { id, at_us, took_us: None, fate: Fate::Unknown });
         (Ticket(posted.len() - 1), id)
     }
 
     /// Enters the answer to a posted payment.
     pub fn answered(&self, ticket: Ticket, status: u16, took: Duration) {
         self.judged(status, took);
-        let fate = match status {
+        let posted = &mut self.posted.borrow_mut()[ticket.0];
+        posted.fate = match status {
             200..300 => {
                 self.accepted.set(self.accepted.get() + 1);
                 record(&self.post_us, took);
+                posted.took_us = u32::try_from(micros(took)).ok();
                 Fate::Accepted
             }
             400..500 | 503 => Fate::Refused,
             _ => Fate::Unknown,
         };
-        if fate != Fate::Accepted {
+        if posted.fate != Fate::Accepted {
             self.count_failure(format!("status {status}"));
         }
-        self.posted.borrow_mut()[ticket.0].fate = fate;
     }
 
     /// Enters that a posted payment got no answer.
@@ -159,6 +163,19 @@ impl Tally {
     #[must_use]
     pub fn post_latency(&self) -> Latency {
         Latency::of(&self.post_us.borrow())
+    }
+
+    /// Latencies of accepted payments between each time and the next, in microseconds since the start.
+    #[must_use]
+    pub fn post_latency_from(&self, begins_us: &[u64]) -> Vec<Latency> {
+        let mut stages = vec![latencies(); begins_us.len()];
+        for Posted { at_us, took_us, .. } in self.posted.borrow().iter() {
+            let begun = begins_us.partition_point(|begin_us| begin_us <= at_us);
+            if let (Some(stage), Some(took_us)) = (begun.checked_sub(1), took_us) {
+                stages[stage].saturating_record(u64::from(*took_us).max(1));
+            }
+        }
+        stages.iter().map(Latency::of).collect()
     }
 
     /// Latencies of everything that the judge asked and that went well, at us and at the processors.
@@ -236,6 +253,23 @@ mod tests {
 
     fn tally() -> Tally {
         Tally::new(Instant::now(), 8, 7)
+    }
+
+    #[test]
+    fn latencies_are_told_by_stage() {
+        let tally = tally();
+        for took_ms in [1, 2, 30] {
+            let (ticket, _) = tally.post();
+            tally.answered(ticket, 202, Duration::from_millis(took_ms));
+        }
+        tally.post();
+        for (payment, at_us) in tally.posted.borrow_mut().iter_mut().zip([5, 10, 19, 20]) {
+            payment.at_us = at_us;
+        }
+        let stages = tally.post_latency_from(&[10, 20]);
+        let [first, second] = stages.as_slice() else { panic!("two stages, not {}", stages.len()) };
+        assert_eq!((first.count, second.count), (2, 0));
+        assert!((first.max_ms - 30.0).abs() < 0.1, "{first:?}");
     }
 
     #[test]

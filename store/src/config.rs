@@ -155,8 +155,9 @@ pub struct Config {
     /// them, in milliseconds [default: from the fees; 3529 for 5 and 15, 1000 for 7 and 10, 19000 for 2 and 40]
     #[arg(long, env = "PATIENCE_MS", value_parser = clap::value_parser!(u64).range(..=PATIENCE_MS_MAX))]
     pub patience_ms: Option<u64>,
-    /// How long neither processor must have answered within the audit margin before payments are sent to one that answers
-    /// later, in milliseconds, and 0.25 more for each payment accepted; a large value if no audit may ever differ for it
+    /// How long processors must not have answered within the audit margin before payments are sent to one that answers
+    /// later, in milliseconds; longer while nobody has compared the books at regular times; a large value if no payment but
+    /// a canary may be late
     #[arg(long, env = "LATE_PATIENCE_MS", default_value_t = LATE_PATIENCE_MS, value_parser = clap::value_parser!(u64).range(..=PATIENCE_MS_MAX))]
     pub late_patience_ms: u64,
     /// Payments handed out a second while clients are being answered

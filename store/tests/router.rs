@@ -87,7 +87,7 @@ impl Trial {
 
     fn route_one_of(&mut self, waiting: usize) -> Route {
         if self.state(FALLBACK) == State::Usable {
-            // No probe is due.
+            // It needs no canary.
             self.router.on_dispatch(FALLBACK, self.now_us);
         }
         self.router.route(&self.calls, waiting, self.now_us)
@@ -459,14 +459,14 @@ fn no_more_is_held_than_may_be_lost() {
 }
 
 #[test]
-fn while_many_wait_the_dear_one_is_probed() {
+fn while_many_wait_the_dear_one_gets_a_canary() {
     let mut trial = Trial::new();
     trial.get_used_to(FALLBACK, 1);
     trial.receive_for_ms(30_000);
     trial.fail(DEFAULT, 1);
     trial.send(DEFAULT);
-    let mut probe = |waiting| trial.router.route(&trial.calls, waiting, trial.now_us);
-    assert_eq!((probe(100), probe(101)), (Route::Wait, Route::To(FALLBACK)));
+    let mut route = |waiting| trial.router.route(&trial.calls, waiting, trial.now_us);
+    assert_eq!((route(100), route(101)), (Route::Wait, Route::To(FALLBACK)));
     trial.send(FALLBACK);
     assert_eq!(trial.router.route(&trial.calls, 101, trial.now_us), Route::Wait);
 }

@@ -75,7 +75,7 @@ pub struct StackBenchArgs {
     #[arg(long = "for", value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub for_s: u16,
     /// How the balancer passes clients on, as lb's --mode has it
-    #[arg(long, value_name = "MODE", default_value = "forward")]
+    #[arg(long, value_name = "MODE", default_value = "hand-off")]
     pub mode: String,
     /// What a 2xx promises to survive
     #[arg(long, value_enum, default_value_t = Durability::Process)]

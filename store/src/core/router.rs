@@ -22,7 +22,7 @@
 //! 2. Wait for it, because a payment settled late costs nothing and one settled at the dear processor costs the
 //!    difference of the fees: as many payments as are worth holding (`hold_max`), and more of them for `patience_ms`,
 //!    but never more than may be lost (`risk_max`).
-//! 3. The dear processor, for what is beyond that, and a probe now and then that shows whether it could.
+//! 3. The dear processor, for what is beyond that, and a canary now and then that shows whether it could.
 //! 4. When neither answers within the margin for a while (`is_late_time`): one of the slow ones, late.
 //!
 //! When payments stop coming (`Arrivals`) the end may be near: then nothing is worth holding, and no pace is kept.
@@ -115,9 +115,9 @@ const LATE_PATIENCE_US_PER_PAYMENT: u64 = 250;
 /// at the cheap one rather than at once at the dear one. Each late call bears some risk: its delay may have changed.
 const LATE_WORTHWHILE_AT: f64 = 0.1;
 
-/// Between two payments to the dear processor while others wait for the cheap one: that they could go there at the last
+/// Between two canaries to the dear processor while others wait for the cheap one: that they could go there at the last
 /// moment is why they may wait.
-const PROBE_INTERVAL_MS: u64 = 500;
+const VERIFY_INTERVAL_MS: u64 = 500;
 
 /// What the difference of the fees must be worth, beside what the dear processor leaves of a payment, for holding back
 /// all that could still be settled after the last payment; half of that: half of it.
@@ -464,7 +464,7 @@ impl Router {
             return Route::To(cheap);
         }
         let is_excess = self.is_excess(waiting, calls, now_us);
-        let may_pay = is_excess || waiting > RISK_MIN && self.rested(dear, PROBE_INTERVAL_MS, now_us);
+        let may_pay = is_excess || waiting > RISK_MIN && self.rested(dear, VERIFY_INTERVAL_MS, now_us);
         if may_pay && self.admits(dear, calls, now_us) {
             return Route::To(dear);
         }
