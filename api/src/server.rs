@@ -12,18 +12,16 @@ use crate::settle::{Settler, Shared};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep};
 use wire::PerProcessor;
 use wire::edge::{Edge, Stream};
 
 /// How long a draining api waits for its clients, and then for its calls.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Between two looks at connections that take too long.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Between two looks at whether a draining api is done.
 const DRAIN_TICK: Duration = Duration::from_millis(10);
@@ -75,24 +73,23 @@ pub async fn run(
     hand_off.close();
     let deadline = Instant::now() + DRAIN_PATIENCE;
     while !link.is_settled() && Instant::now() < deadline {
-        tokio::time::sleep(DRAIN_TICK).await;
+        sleep(DRAIN_TICK).await;
     }
     Ok(())
 }
 
 async fn accept(listener: &UnixListener, edge: &Rc<Edge>, routes: &Rc<Routes>) {
-    let mut sweep = interval(SWEEP_INTERVAL);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweep = pin!(sleep(Duration::ZERO));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => serve(stream, edge, routes),
                 Err(error) => {
                     tracing::warn!("cannot accept: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = sweep.tick() => edge.sweep(),
+            () = &mut sweep => sweep.as_mut().reset(Instant::now() + edge.sweep()),
         }
     }
 }

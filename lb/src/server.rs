@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use wire::edge::{Edge, Reply, Request, Stream};
 use wire::handoff::control_path;
 use wire::socket;
@@ -28,9 +28,6 @@ const BACKLOG: i32 = 4_096;
 
 /// How long a draining balancer waits for answers.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Between two looks at connections that take too long.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Between two looks at which backends are to be checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -223,8 +220,7 @@ impl Forwarding {
 }
 
 async fn accept_clients(listener: &TcpListener, forwarding: &Rc<Forwarding>) {
-    let (mut sweep, mut check) = (interval(SWEEP_INTERVAL), interval(CHECK_INTERVAL));
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut sweep, mut check) = (pin!(sleep(Duration::ZERO)), interval(CHECK_INTERVAL));
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -235,7 +231,7 @@ async fn accept_clients(listener: &TcpListener, forwarding: &Rc<Forwarding>) {
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = sweep.tick() => forwarding.clients.sweep(),
+            () = &mut sweep => sweep.as_mut().reset(Instant::now() + forwarding.clients.sweep()),
             _ = check.tick() => forwarding.forward.check(),
         }
     }

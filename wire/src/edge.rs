@@ -11,8 +11,8 @@
 //! sends its request byte by byte as much as it has sent. That can be, and a connection can go to another process, because it is known when nobody holds
 //! a byte of it ([`connection`]).
 //!
-//! Time costs nothing per request: a connection notes in which phase it is and since when, and one sweep a second
-//! ([`Edge::sweep`]) ends those that have been there too long. A closing answer is followed by a lingering close: shut
+//! Time costs nothing per request: a connection notes in which phase it is and since when, and a sweep that comes round
+//! once a second ([`Edge::sweep`]) ends those that have been there too long. A closing answer is followed by a lingering close: shut
 //! down writing, read a little, then close, since closing with unread bytes resets the connection and with it the answer.
 //!
 //! Bounds: [`CONNECTIONS_MAX_DEFAULT`] connections, [`REQUEST_LINE_BYTES_MAX`], [`HEAD_BYTES_MAX`], [`FIELDS_MAX`],
@@ -49,6 +49,14 @@ pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
 
 /// Connections that are told at a time why they are not served; more are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
+
+/// How long it takes until each connection was looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// In so many slices, or in fewer of [`SWEEP_SLICE_MIN`] connections: thousands that are over at once would be a pause for
+/// all others.
+const SWEEP_SLICES: usize = 20;
+const SWEEP_SLICE_MIN: usize = 64;
 
 /// The longest request line, in bytes.
 pub const REQUEST_LINE_BYTES_MAX: usize = 2 * 1024;
@@ -93,6 +101,8 @@ type Heir = Box<dyn Fn(Stream)>;
 /// All connections of a process.
 pub struct Edge {
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
+    /// The connection at which the sweep goes on.
+    swept: Cell<u64>,
     next: Cell<u64>,
     connections_max: usize,
     turned_away: Cell<usize>,
@@ -152,6 +162,7 @@ impl Edge {
     pub fn new(connections_max: usize) -> Self {
         Self {
             connections: RefCell::default(),
+            swept: Cell::new(0),
             next: Cell::new(0),
             connections_max,
             turned_away: Cell::new(0),
@@ -327,11 +338,14 @@ impl Edge {
         }
     }
 
-    /// Ends connections that have been receiving a request, or idle, for too long, and parks silent ones. To be called
-    /// about once a second.
-    pub fn sweep(&self) {
+    /// Ends connections that have been receiving a request, or idle, for too long, and parks silent ones: those of the next
+    /// slice. Tells when it wants to be called again; it comes round once a second.
+    pub fn sweep(&self) -> Duration {
         let now = Instant::now();
-        for connection in self.connections.borrow().values() {
+        let connections = self.connections.borrow();
+        let slice = (connections.len() / SWEEP_SLICES).max(SWEEP_SLICE_MIN);
+        for (number, connection) in connections.range(self.swept.get()..).take(slice) {
+            self.swept.set(number + 1);
             let (phase, since) = connection.phase_since();
             let patience = match phase {
                 Phase::Idle | Phase::Answering => IDLE_PATIENCE,
@@ -345,6 +359,11 @@ impl Edge {
                 Self::park(connection);
             }
         }
+        if connections.range(self.swept.get()..).next().is_none() {
+            self.swept.set(0);
+        }
+        let rounds = connections.len().div_ceil(slice).max(1);
+        SWEEP_INTERVAL / u32::try_from(rounds).unwrap_or(u32::MAX)
     }
 
     fn park(connection: &Connection) {
