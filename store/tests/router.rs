@@ -125,6 +125,20 @@ impl Trial {
         }
     }
 
+    /// Both answer beyond the margin, the cheap one sooner.
+    fn slow_both_down(&mut self) {
+        self.get_used_to(DEFAULT, 2_000);
+        self.get_used_to(FALLBACK, 3_000);
+    }
+
+    /// The books are compared twice, ten seconds apart, the second time now.
+    fn learn_cut_offs(&mut self) {
+        for _ in 0..2 {
+            self.wait_ms(10_000);
+            self.router.note_comparison(self.now_us);
+        }
+    }
+
     fn health(&mut self, processor: Processor, failing: bool, min_response_ms: u32) {
         self.wait_ms(16_001);
         while self.router.take_health_call(self.now_us).is_some() {}
@@ -383,8 +397,7 @@ fn a_payment_that_may_only_go_there_goes_to_a_slow_processor() {
 #[test]
 fn when_both_are_slow_but_answer_the_cheap_one_gets_it_late() {
     let mut trial = Trial::new();
-    trial.get_used_to(DEFAULT, 2_000);
-    trial.get_used_to(FALLBACK, 3_000);
+    trial.slow_both_down();
     assert_eq!(trial.route(), Route::Wait);
     trial.wait_ms(10_299);
     assert_eq!(trial.route(), Route::Wait);
@@ -396,8 +409,7 @@ fn when_both_are_slow_but_answer_the_cheap_one_gets_it_late() {
 fn the_more_has_been_accepted_the_later_it_is_late() {
     let mut trial = Trial::new();
     trial.receive_for_ms(40_000);
-    trial.get_used_to(DEFAULT, 2_000);
-    trial.get_used_to(FALLBACK, 3_000);
+    trial.slow_both_down();
     trial.receive_for_ms(2);
     assert_eq!(trial.route(), Route::Wait);
     trial.wait_ms(15_300);
@@ -409,13 +421,9 @@ fn the_more_has_been_accepted_the_later_it_is_late() {
 #[test]
 fn once_the_cut_offs_are_known_it_is_late_at_once_but_clear_of_them() {
     let mut trial = Trial::new();
-    trial.get_used_to(DEFAULT, 2_000);
-    trial.get_used_to(FALLBACK, 3_000);
+    trial.slow_both_down();
     assert_eq!(trial.route(), Route::Wait);
-    for _ in 0..2 {
-        trial.wait_ms(10_000);
-        trial.router.note_comparison(trial.now_us);
-    }
+    trial.learn_cut_offs();
     assert_eq!(trial.route(), Route::To(DEFAULT));
     // What goes out 8 s after a comparison would be recorded during the next one.
     let waits_ms: Vec<u64> = (1..10_000)
@@ -432,10 +440,7 @@ fn a_slow_cheap_one_is_better_than_a_dear_one_when_nobody_compares_meanwhile() {
     let mut trial = Trial::new();
     trial.get_used_to(DEFAULT, 2_000);
     trial.get_used_to(FALLBACK, 1);
-    for _ in 0..2 {
-        trial.wait_ms(10_000);
-        trial.router.note_comparison(trial.now_us);
-    }
+    trial.learn_cut_offs();
     trial.send(DEFAULT);
     assert_eq!(
         trial.route_one_of(1),

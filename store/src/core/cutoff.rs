@@ -3,6 +3,10 @@
 //! A comparison is a summary with both bounds. Two of them tell the period; each further one corrects it. Money that
 //! moves across a cut-off is on the one side's books and not yet on the other's, so a payment that is late anyway is
 //! sent such that it is not recorded just then.
+//!
+//! It knows one reader. Several who compare at different times are taken for one with a period of its own; what goes out
+//! then may straddle a cut-off as if none were known, which costs a difference in somebody's books for a moment, never
+//! a payment.
 
 /// Comparisons closer than this are one: several readers, or one who asks again.
 const PERIOD_US_MIN: u64 = 1_000_000;
