@@ -32,21 +32,19 @@ pub mod summary;
 pub mod usage;
 
 use crate::binaries::Binaries;
-use crate::config::CargoVariables;
+use crate::config::{CargoVariables, Checkout};
 use crate::run_dir::RunDir;
-use crate::signals::Signals;
+use crate::signals::{EXIT_INTERRUPTED, Signals};
 use crate::terminal::Terminal;
 use anyhow::{Context, ensure};
 use comparison::Comparison;
+use preview::PublishedFloor;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::thread;
 use tokio::sync::oneshot;
-
-/// The shell's exit status after Ctrl-C.
-const EXIT_INTERRUPTED: u8 = 130;
 
 /// Flags of `arena bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -98,6 +96,8 @@ pub enum Measurement {
 pub struct Ground {
     /// The executables.
     pub binaries: Binaries,
+    /// The checkout that arena was started in, if it was.
+    pub checkout: Option<Checkout>,
     /// Where everything is written.
     pub dir: PathBuf,
     /// How often.
@@ -154,11 +154,15 @@ pub async fn bench(args: BenchArgs, envs: Vec<(String, String)>) -> anyhow::Resu
         return fixed_server::serve(args).map(|()| ExitCode::SUCCESS);
     }
     let mut signals = Signals::handle()?;
-    let binaries = Binaries::find(args.bin_dir.as_deref(), args.cargo.checkout().as_ref()).await?;
+    let checkout = args.cargo.checkout();
+    let binaries = Binaries::find(args.bin_dir.as_deref(), checkout.as_ref()).await?;
     let run_dir = RunDir::new(args.run_dir.as_deref())?;
     wire::socket::raise_descriptor_limit();
     let (dir, terminal) = (run_dir.path().to_owned(), Terminal::default());
-    let ground = Ground { binaries, dir, turns: args.turns, envs, terminal };
+    // On a signal the measurement is left as it is; its processes end with us, a container would not.
+    let is_published = matches!(&args.measurement, Measurement::Floor(floor) if floor.published);
+    let to_remove = checkout.clone().filter(|_| is_published);
+    let ground = Ground { binaries, checkout, dir, turns: args.turns, envs, terminal };
     let (measured_tx, measured) = oneshot::channel();
     let measurement = args.measurement;
     thread::Builder::new().name("bench".into()).spawn(move || {
@@ -167,7 +171,12 @@ pub async fn bench(args: BenchArgs, envs: Vec<(String, String)>) -> anyhow::Resu
     })?;
     let comparisons = tokio::select! {
         comparisons = measured => comparisons.context("the measurement broke off")??,
-        () = signals.received() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        () = signals.received() => {
+            if let Some(checkout) = to_remove {
+                PublishedFloor::remove(&checkout);
+            }
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        }
     };
     if let Some(path) = &args.json {
         write_json(&comparisons, path)?;

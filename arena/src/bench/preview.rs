@@ -9,24 +9,31 @@
 use crate::bench::Ground;
 use crate::bench::comparison::{Comparison, Metric, number};
 use crate::bench::process::Process;
-use crate::config::Durability;
+use crate::config::{Checkout, Durability};
 use crate::endpoint::Endpoint;
 use crate::judge::{Judge, Sides};
 use crate::plan::Plan;
 use crate::stack::{Stack, StackConfig};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use std::fs;
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, LocalOptions};
 use wire::{PerProcessor, Processor};
 
 /// The processors' administrators' word.
 const TOKEN: &str = "123";
+
+/// How long a container may take until it answers.
+const PUBLISHED_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks whether it does.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 const FLOOR: &str = "floor";
 const FLOOR_AGAIN: &str = "floor again (A/A)";
@@ -42,10 +49,22 @@ const METRICS: &[Metric] = &[
 
 /// How long the plan is played.
 #[derive(Clone, Copy, Debug, clap::Args)]
-pub struct FloorArgs {
+pub struct PlayArgs {
     /// Play the preview in this time; its own is 60
     #[arg(long = "for", value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     pub for_s: u16,
+}
+
+/// The floor alone.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct FloorArgs {
+    /// How long.
+    #[command(flatten)]
+    pub play: PlayArgs,
+    /// Its port is published by a container engine, as the entry's is; builds the image, takes port 9999, and needs the
+    /// checkout
+    #[arg(long)]
+    pub published: bool,
 }
 
 /// What is played against.
@@ -53,7 +72,7 @@ pub struct FloorArgs {
 pub struct PreviewArgs {
     /// How long.
     #[command(flatten)]
-    pub floor: FloorArgs,
+    pub play: PlayArgs,
     /// How the balancer passes clients on, as lb's --mode has it, separated by commas; what lb does not have is left out
     #[arg(long, value_name = "MODE", value_delimiter = ',', default_value = "forward,hand-off")]
     pub modes: Vec<String>,
@@ -70,12 +89,22 @@ pub struct PreviewArgs {
 /// # Errors
 /// When something does not start.
 pub fn floor(args: FloorArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
-    let plan = shortened(&Plan::preview(), args.for_s);
-    let mut comparison = Comparison::new(title(&plan, "the floor: one process, a fixed answer"), METRICS);
+    let plan = shortened(&Plan::preview(), args.play.for_s);
+    let what = match args.published {
+        false => "the floor: one process, a fixed answer",
+        true => "the floor: one process in a container, a fixed answer through its published port",
+    };
+    let mut comparison = Comparison::new(title(&plan, what), METRICS);
+    // Up for all turns; removed when dropped.
+    let container = args.published.then(|| PublishedFloor::start(ground)).transpose()?;
     for turn in 1..=ground.turns {
         for name in [FLOOR, FLOOR_AGAIN] {
             ground.say(&format!("turn {turn} of {}: {name}", ground.turns));
-            comparison.enter(name, &play_floor(&plan, ground)?);
+            let figures = match &container {
+                Some(_) => play_beside_processors(&plan, PublishedFloor::ADDRESS.into(), ground),
+                None => play_floor(&plan, ground),
+            };
+            comparison.enter(name, &figures?);
         }
     }
     Ok(vec![comparison])
@@ -86,7 +115,7 @@ pub fn floor(args: FloorArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>
 /// # Errors
 /// When something does not start.
 pub fn preview(args: &PreviewArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
-    let plan = shortened(&Plan::preview(), args.floor.for_s);
+    let plan = shortened(&Plan::preview(), args.play.for_s);
     let mut comparison = Comparison::new(title(&plan, "POST /payments"), METRICS);
     let modes = ground.lb_modes(&args.modes, &mut comparison)?;
     let variants: Vec<(&str, Durability)> = modes
@@ -188,12 +217,84 @@ fn play_ours(
 
 fn play_floor(plan: &Plan, ground: &Ground) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
     let (_server, ours) = start_server(ground)?;
+    play_beside_processors(plan, ours, ground)
+}
+
+/// Plays against somebody who asks nothing of the processors, beside two that are there for the judge.
+fn play_beside_processors(
+    plan: &Plan,
+    ours: SocketAddr,
+    ground: &Ground,
+) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
     let processors = Processor::BOTH.map(|processor| start_processor(processor, ground));
     let [default, fallback] = processors;
     let ((_default, default), (_fallback, fallback)) = (default?, fallback?);
     let theirs = PerProcessor([default.into(), fallback.into()]);
     let sides = Sides { ours: ours.into(), theirs, token: TOKEN.into() };
     block_on(Box::pin(play(plan.clone(), sides)))
+}
+
+/// The floor in a container (`docker-compose.floor.yml`); removed when dropped.
+pub struct PublishedFloor {
+    checkout: Checkout,
+}
+
+impl PublishedFloor {
+    const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 9999);
+
+    fn start(ground: &Ground) -> anyhow::Result<Self> {
+        let checkout = ground.checkout.clone();
+        let checkout = checkout.context("--published needs a checkout: start arena as cargo arena")?;
+        let floor = Self { checkout };
+        ground.say("building and starting the container");
+        compose_floor(&floor.checkout, &["up", "--build", "--detach"]).context(
+            "the container does not start. Is the engine running, and port 9999 free? Without an image registry run \
+             scripts/build-base-image first",
+        )?;
+        // Connecting proves nothing: the engine's proxy takes connections before the server does.
+        let deadline = Instant::now() + PUBLISHED_PATIENCE;
+        while !answers(Self::ADDRESS.into()) {
+            ensure!(
+                Instant::now() < deadline,
+                "the container does not answer: docker logs espora-floor-floor-1"
+            );
+            sleep(LOOK_PAUSE);
+        }
+        Ok(floor)
+    }
+
+    /// Removes the container, if there is one.
+    pub fn remove(checkout: &Checkout) {
+        if let Err(error) = compose_floor(checkout, &["down", "--timeout", "1"]) {
+            tracing::warn!("a container may be left (docker ps --filter name=espora-floor): {error}");
+        }
+    }
+}
+
+impl Drop for PublishedFloor {
+    fn drop(&mut self) {
+        Self::remove(&self.checkout);
+    }
+}
+
+fn compose_floor(checkout: &Checkout, args: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new(checkout.workspace.join("scripts").join("compose"));
+    let project = ["--project-name", "espora-floor", "--file", "docker-compose.floor.yml"];
+    command.current_dir(&checkout.workspace).args(project).args(args);
+    let status = command.status().context("cannot run scripts/compose")?;
+    ensure!(status.success(), "scripts/compose {} failed: {status}", args.join(" "));
+    Ok(())
+}
+
+/// True when a server gives an answer to a request.
+fn answers(address: SocketAddr) -> bool {
+    let ask = || -> io::Result<usize> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PUBLISHED_PATIENCE))?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: floor\r\n\r\n")?;
+        stream.read(&mut [0; 16])
+    };
+    ask().is_ok_and(|len| len > 0)
 }
 
 async fn play(plan: Plan, sides: Sides) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
