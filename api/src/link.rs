@@ -5,16 +5,16 @@
 use crate::desk::{Ask, Desk, Taken, Unanswered};
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 use wire::frame::{self, AttemptId, FRAME_BYTES_MAX, FromApi, FromStore, Lease};
+use wire::unix::UnixStream;
 use wire::{Processor, Timestamp};
 
 /// How finely deadlines are watched: a request is held at most this much longer than it should.
@@ -128,13 +128,13 @@ impl Link {
 
     /// Talks to one store until it is gone, and tells why.
     async fn session(&self, stream: &UnixStream, work: &dyn Work) -> io::Error {
-        let mut session = Session { stream, rx: Vec::new(), welcomed: false };
+        let block = vec![0; FRAME_BYTES_MAX].into_boxed_slice();
+        let mut session = Session { stream, rx: Vec::new(), block, welcomed: false };
         let mut heartbeat_at = Instant::now() + HEARTBEAT;
         let mut tick = pin!(sleep_until(heartbeat_at));
         loop {
-            let interest = match session.write(self.desk.borrow_mut().outbox()) {
-                Ok(true) => Interest::READABLE,
-                Ok(false) => Interest::READABLE | Interest::WRITABLE,
+            let is_written = match session.write(self.desk.borrow_mut().outbox()) {
+                Ok(is_written) => is_written,
                 Err(error) => return error,
             };
             let soon = Instant::now() + TICK;
@@ -143,11 +143,13 @@ impl Link {
             }
             tokio::select! {
                 biased;
-                ready = stream.ready(interest) => {
-                    let read = ready.and_then(|ready| {
-                        if ready.is_readable() { self.read(&mut session, work) } else { Ok(()) }
-                    });
-                    if let Err(error) = read {
+                ready = stream.readable() => {
+                    if let Err(error) = ready.and_then(|_| self.read(&mut session, work)) {
+                        return error;
+                    }
+                }
+                room = poll_fn(|cx| stream.poll_room(cx)), if !is_written => {
+                    if let Err(error) = room {
                         return error;
                     }
                 }
@@ -191,14 +193,25 @@ impl Link {
     }
 
     fn read(&self, session: &mut Session<'_>, work: &dyn Work) -> io::Result<()> {
-        session.fill()?;
+        let read = session.fill()?;
         let (now_us, wall_ms) = (self.now_us(), Timestamp::now().as_ms());
+        // Nearly always whole frames come: then nothing is copied.
+        let mut rx = std::mem::take(&mut session.rx);
+        let bytes = if rx.is_empty() {
+            &session.block[..read]
+        } else {
+            rx.extend_from_slice(&session.block[..read]);
+            &rx[..]
+        };
         let mut used = 0;
         loop {
-            match frame::decode::<FromStore>(&session.rx[used..]) {
-                Ok(Some((message, bytes))) => {
-                    used += bytes;
-                    session.note(&message);
+            match frame::decode::<FromStore>(&bytes[used..]) {
+                Ok(Some((message, len))) => {
+                    used += len;
+                    if message == FromStore::Welcome {
+                        session.welcomed = true;
+                        tracing::info!("joined the store");
+                    }
                     let taken = self.desk.borrow_mut().take(message, now_us, wall_ms);
                     match taken {
                         Taken::Nothing => (),
@@ -211,7 +224,7 @@ impl Link {
                 Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             }
         }
-        session.rx.drain(..used);
+        session.rx = bytes[used..].to_vec();
         Ok(())
     }
 }
@@ -220,28 +233,21 @@ impl Link {
 struct Session<'a> {
     stream: &'a UnixStream,
     rx: Vec<u8>,
+    block: Box<[u8]>,
     welcomed: bool,
 }
 
 impl Session<'_> {
-    /// Reads once.
-    fn fill(&mut self) -> io::Result<()> {
-        self.rx.reserve(FRAME_BYTES_MAX);
-        match self.stream.try_read_buf(&mut self.rx) {
+    /// Reads once, and tells how much.
+    fn fill(&mut self) -> io::Result<usize> {
+        match self.stream.try_read(&mut self.block) {
             Ok(0) if self.welcomed => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up")),
             Ok(0) => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "it hung up at hello; are both of one version?",
             )),
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    fn note(&mut self, message: &FromStore) {
-        if *message == FromStore::Welcome {
-            self.welcomed = true;
-            tracing::info!("joined the store");
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            read => read,
         }
     }
 

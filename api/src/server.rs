@@ -15,10 +15,11 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::time::{Instant, sleep};
 use wire::PerProcessor;
 use wire::edge::{Edge, Stream};
+use wire::unix::UnixStream;
 
 /// How long a draining api waits for its clients, and then for its calls.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -63,7 +64,7 @@ pub async fn run(
     }
     tracing::info!("draining");
     // What the kernel has taken for us is served; after that a balancer finds nobody here and goes to another api.
-    while let Some(Ok((stream, _))) = now_or_never(listener.accept()).await {
+    while let Some(Ok(stream)) = now_or_never(UnixStream::accept(&listener)).await {
         serve(stream, &edge, &routes);
     }
     drop(listener);
@@ -82,8 +83,8 @@ async fn accept(listener: &UnixListener, edge: &Rc<Edge>, routes: &Rc<Routes>) {
     let mut sweep = pin!(sleep(Duration::ZERO));
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => serve(stream, edge, routes),
+            accepted = UnixStream::accept(listener) => match accepted {
+                Ok(stream) => serve(stream, edge, routes),
                 Err(error) => {
                     tracing::warn!("cannot accept: {error}");
                     sleep(ACCEPT_PAUSE).await;

@@ -8,8 +8,8 @@ use http_body_util::Full;
 use hyper::Request;
 use std::cell::Cell;
 use std::path::PathBuf;
-use tokio::net::UnixStream;
 use wire::pool::{Answering, Pool, SendError};
+use wire::unix::UnixStream;
 
 /// Idle connections kept to one backend: as many requests as one may have in flight at a time under a fight's load.
 const IDLE_MAX: usize = 256;

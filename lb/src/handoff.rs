@@ -199,6 +199,7 @@ impl HandOff {
         self.copies.waiting_len() > 0
             || self.paused_until_ms.is_some()
             || self.backends.iter().any(|backend| backend.control.is_none())
+            || self.copies.backends().iter().any(|backend| backend.is_full)
     }
 
     fn now_ms(&self) -> u64 {
@@ -325,6 +326,7 @@ impl HandOff {
     fn on_control(&mut self, backend: usize, events: EpollFlags) {
         if events.contains(EpollFlags::EPOLLOUT) {
             self.copies.set_full(backend, false);
+            self.watch_control(backend, EpollFlags::empty());
         }
         loop {
             let Some(control) = &self.backends[backend].control else { return };
@@ -377,12 +379,18 @@ impl HandOff {
     }
 
     fn follow(&mut self, backend: usize, control: OwnedFd) -> io::Result<()> {
-        let interest =
-            EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        self.epoll.add(&control, EpollEvent::new(interest, TOKEN_FIRST_CONTROL + backend as u64))?;
+        self.epoll.add(&control, control_event(backend, EpollFlags::empty()))?;
         self.backends[backend].control = Some(control);
         self.copies.connect(backend);
         Ok(())
+    }
+
+    /// Room is watched while there is none: else each message that the api takes would wake us to say that there is more.
+    fn watch_control(&self, backend: usize, also: EpollFlags) {
+        if let Some(control) = &self.backends[backend].control {
+            // What is watched already can be watched in another way.
+            let _ = self.epoll.modify(control, &mut control_event(backend, also));
+        }
     }
 
     /// Sends everybody who waits to an api, as long as there is one.
@@ -396,12 +404,15 @@ impl HandOff {
             {
                 Ok(()) => backend.handed_off += 1,
                 Err(error) => {
-                    // Room comes with EPOLLOUT; any other error with the end of the stream.
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        tracing::warn!("{} takes no client: {error}", backend.name);
-                    }
                     self.copies.set_full(offer.backend, true);
                     self.copies.take_back(offer.ticket, now_ms);
+                    match error.kind() {
+                        io::ErrorKind::WouldBlock => {
+                            self.watch_control(offer.backend, EpollFlags::EPOLLOUT);
+                        }
+                        // It is asked again at the next tick, unless its stream ends.
+                        _ => tracing::warn!("{} takes no client: {error}", backend.name),
+                    }
                 }
             }
         }
@@ -415,6 +426,7 @@ impl HandOff {
                 // Nobody is there yet: the next tick asks again.
                 let _ = self.connect(backend);
             }
+            self.copies.set_full(backend, false);
         }
         let now_ms = self.now_ms();
         if self.paused_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
@@ -457,6 +469,12 @@ impl Held for HandOff {
     fn clients(&self) -> impl Iterator<Item = (Ticket, Option<usize>, &OwnedFd)> {
         self.copies.each()
     }
+}
+
+/// What of a control socket is watched: what comes, its end, and whatever else.
+fn control_event(backend: usize, also: EpollFlags) -> EpollEvent {
+    let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+    EpollEvent::new(interest | also, TOKEN_FIRST_CONTROL + backend as u64)
 }
 
 /// True when the client has sent something that nobody has taken.

@@ -22,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use wire::edge::{Edge, Reply, Request, Stream};
 use wire::handoff::control_path;
 use wire::socket;
+use wire::unix::UnixStream;
 
 /// Connections that the kernel completes before we accept them: a burst of clients that all come at once.
 const BACKLOG: i32 = 4_096;
@@ -240,7 +241,7 @@ async fn accept_clients(listener: &TcpListener, forwarding: &Rc<Forwarding>) {
 async fn accept_admins(listener: &UnixListener, balancer: &Balancer) {
     let admins = Rc::new(Edge::new(ADMIN_CONNECTIONS_MAX));
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok(stream) = UnixStream::accept(listener).await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };

@@ -8,12 +8,13 @@
 //!
 //! A parser and its buffers are there from the end of a first request to [`PARK_AFTER`] of silence, and at once given up
 //! when there are more than [`PARSERS_MAX`]; without one a connection costs its socket and a few words, and a client that
-//! sends its request byte by byte as much as it has sent. That can be, and a connection can go to another process, because it is known when nobody holds
-//! a byte of it ([`connection`]).
+//! sends its request byte by byte as much as it has sent. That can be, and a connection can go to another process,
+//! because it is known when nobody holds a byte of it ([`connection`]).
 //!
 //! Time costs nothing per request: a connection notes in which phase it is and since when, and a sweep that comes round
-//! once a second ([`Edge::sweep`]) ends those that have been there too long. A closing answer is followed by a lingering close: shut
-//! down writing, read a little, then close, since closing with unread bytes resets the connection and with it the answer.
+//! once a second ([`Edge::sweep`]) ends those that have been there too long. A closing answer is followed by a lingering
+//! close: shut down writing, read a little, then close, since closing with unread bytes resets the connection and with it
+//! the answer.
 //!
 //! Bounds: [`CONNECTIONS_MAX_DEFAULT`] connections, [`REQUEST_LINE_BYTES_MAX`], [`HEAD_BYTES_MAX`], [`FIELDS_MAX`],
 //! [`BODY_BYTES_MAX`], [`REQUEST_PATIENCE`], [`IDLE_PATIENCE`].
@@ -53,8 +54,8 @@ const TURNED_AWAY_MAX: usize = 64;
 /// How long it takes until each connection was looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// In so many slices, or in fewer of [`SWEEP_SLICE_MIN`] connections: thousands that are over at once would be a pause for
-/// all others.
+/// In so many slices, or in fewer of [`SWEEP_SLICE_MIN`] connections: thousands that are over at once would be a pause
+/// for all others.
 const SWEEP_SLICES: usize = 20;
 const SWEEP_SLICE_MIN: usize = 64;
 
@@ -457,14 +458,45 @@ async fn linger(stream: &Stream) {
 mod tests {
     use super::*;
     use crate::handoff::{Page, Source, Ticket};
+    use crate::unix::UnixStream;
     use std::io::{Read, Write};
 
     #[tokio::test(flavor = "local")]
     async fn a_silent_connection_is_a_few_words() {
         let edge = Rc::new(Edge::new(1));
-        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
-        let served = edge.serve(Stream::Unix(ours), None, |_| async { Reply::empty(hyper::StatusCode::OK) });
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let served = edge.serve(Stream::Unix(UnixStream::from_std(ours).unwrap()), None, |_| async {
+            Reply::empty(hyper::StatusCode::OK)
+        });
         assert!(size_of_val(&served) + size_of::<Connection>() <= 320);
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn sweeps_come_round_to_every_connection_again_and_again() {
+        const CONNECTIONS: usize = 3 * SWEEP_SLICE_MIN + 1;
+        let edge = Rc::new(Edge::new(CONNECTIONS));
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let stream = Stream::Unix(UnixStream::from_std(ours).unwrap());
+            tokio::task::spawn_local(
+                edge.serve(stream, None, |_| async { Reply::empty(hyper::StatusCode::OK) }),
+            );
+            clients.push(theirs);
+        }
+        tokio::task::yield_now().await;
+        let sweep_for = async |time: Duration| {
+            let until = Instant::now() + time;
+            while Instant::now() < until {
+                tokio::time::sleep(edge.sweep()).await;
+            }
+        };
+        // Many a round before any of them is over.
+        sweep_for(IDLE_PATIENCE - SWEEP_INTERVAL).await;
+        assert_eq!(edge.len(), CONNECTIONS);
+        sweep_for(3 * SWEEP_INTERVAL).await;
+        assert!(edge.is_empty(), "{} are left", edge.len());
     }
 
     #[tokio::test(flavor = "local")]
@@ -482,7 +514,7 @@ mod tests {
         client.write_all(request).unwrap();
         source.page.offer(Ticket { generation: 2, ..ticket });
         let edge = Rc::new(Edge::new(1));
-        let stream = Stream::Unix(tokio::net::UnixStream::from_std(ours).unwrap());
+        let stream = Stream::Unix(UnixStream::from_std(ours).unwrap());
         let handler = |_| async { Reply::empty(hyper::StatusCode::OK) };
         edge.serve(stream, Some(place), handler).await;
         let mut seen = [0; 64];

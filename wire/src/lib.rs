@@ -1,5 +1,5 @@
 //! What the processes of Espora share: the frames between api and store, the values that cross them, and (feature
-//! `edge`) what lb and api have in common: the HTTP server's edge, kept connections, the hand-off.
+//! `edge`) what lb and api have in common: the HTTP server's edge, kept connections, the hand-off, their Unix sockets.
 //!
 //! Reading order: values first ([`money`], [`id`], [`time`], [`processor`]), then what is said about them
 //! ([`frame`]), then the process chores that every binary does alike ([`trace`], [`socket`]).
@@ -20,6 +20,8 @@ pub mod processor;
 pub mod socket;
 pub mod time;
 pub mod trace;
+#[cfg(feature = "edge")]
+pub mod unix;
 
 pub use id::PaymentId;
 pub use money::Cents;

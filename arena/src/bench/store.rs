@@ -142,6 +142,10 @@ impl Api {
             FromStore::Lease(lease) => {
                 self.reports += 1;
                 FromApi::Report(charged(lease, self.reports)).encode(&mut self.out);
+                if self.reports == self.payments {
+                    // To one that drains the last reports are acknowledged at once.
+                    FromApi::Drain.encode(&mut self.out);
+                }
             }
             FromStore::HealthLease { processor } => {
                 FromApi::HealthReport { processor: *processor, health: Health::Busy }.encode(&mut self.out);

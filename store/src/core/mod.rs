@@ -38,6 +38,9 @@ use wire::{PerProcessor, Processor};
 /// An api that says nothing for so long is taken as dead; it beats each second (MONEY.md, table of events).
 const API_SILENCE_MS: u64 = 3_000;
 
+/// How long a report may wait for its acknowledgement when nothing else is said to its api. Until then the api keeps it.
+const ACKNOWLEDGE_AFTER_MS: u64 = 100;
+
 /// After a start, attempts of the time before wait so long for an api that still holds their call.
 const CLAIM_GRACE_MS: u64 = 1_000;
 
@@ -47,6 +50,9 @@ const UNCLEAR_SETTLED_MS: u64 = 35_000;
 
 /// Between two turns there are at most [`IDLE_TICK_US`]; after a longer time this process was stopped.
 const OWN_PAUSE_MS: u64 = 1_000;
+
+/// So many calls more or less at an api are no reason to wake another one.
+const LITTLE_DIFFERENCE: usize = 8;
 
 /// Inquiries that may be out at one processor: `GET` is for the few that are pinned, never a load.
 const INQUIRIES_MAX: usize = 4;
@@ -115,8 +121,16 @@ struct Api {
     open: usize,
     draining: bool,
     heard_us: u64,
-    /// The last report of this turn, to be acknowledged at its end.
-    reported: Option<u64>,
+    reported: Option<Reported>,
+}
+
+/// Reports that are not acknowledged yet.
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    /// The last one.
+    sequence: u64,
+    /// When the first one came.
+    since_us: u64,
 }
 
 /// Whether attempts of the time before this start wait for an api that still holds their call.
@@ -442,7 +456,9 @@ impl Core {
     fn on_report(&mut self, now: Now, api: ApiId, report: &Report, effects: &mut Effects) {
         self.counters.reports[report.processor][outcome_index(report.outcome)] += 1;
         if let Some(api) = self.apis.get_mut(&api) {
-            api.reported = api.reported.max(Some(report.sequence));
+            let Reported { sequence, since_us } =
+                api.reported.unwrap_or(Reported { sequence: report.sequence, since_us: now.us });
+            api.reported = Some(Reported { sequence: sequence.max(report.sequence), since_us });
         }
         let ended = self.end_call(report);
         let is_inquiry = Calls::is_inquiry(report.attempt);
@@ -542,11 +558,6 @@ impl Core {
     pub fn dispatch(&mut self, now: Now, effects: &mut Effects) {
         self.drop_silent(now, effects);
         self.end_claims(now);
-        for (&api, known) in &mut self.apis {
-            if let Some(sequence) = known.reported.take() {
-                effects.sends.push((api, FromStore::Acknowledge { sequence }));
-            }
-        }
         for processor in Processor::BOTH {
             if mutant::is(Mutant::Hedge)
                 && let Some((attempt, id)) = self.calls.oldest(processor, now.us.saturating_sub(200_000))
@@ -557,11 +568,25 @@ impl Core {
         }
         self.dispatch_free(now, effects);
         self.lease_health_calls(now, effects);
+        self.acknowledge(now, effects);
         for (processor, from, to) in self.router.changes(&self.calls, now.us) {
             let delay_ms = self.router.delay_us(processor) / 1000;
             let queue_len = self.ledger.balance().queued.count;
             let why = self.router.why(processor, &self.calls, now.us);
             effects.notes.push(Note::Believed { processor, from, to, delay_ms, queue_len, why });
+        }
+    }
+
+    /// Acknowledges reports to whoever is spoken to anyway, or drains, or has waited: a message of its own would only wake
+    /// its receiver.
+    fn acknowledge(&mut self, now: Now, effects: &mut Effects) {
+        for (&api, known) in &mut self.apis {
+            let Some(Reported { sequence, since_us }) = known.reported else { continue };
+            let is_old = now.us.saturating_sub(since_us) >= ACKNOWLEDGE_AFTER_MS * 1000;
+            if is_old || known.draining || effects.sends.iter().any(|(to, _)| *to == api) {
+                known.reported = None;
+                effects.sends.push((api, FromStore::Acknowledge { sequence }));
+            }
         }
     }
 
@@ -626,7 +651,7 @@ impl Core {
             let Route::To(processor) = self.router.route(&self.calls, waiting, now.us) else {
                 return;
             };
-            let Some(api) = self.pick_api() else { return };
+            let Some(api) = self.pick_api(effects) else { return };
             if !self.router.take_token(now.us) {
                 return;
             }
@@ -654,7 +679,7 @@ impl Core {
                 self.bound_canary[processor] = Some(ordinal);
                 self.canary_is_free[processor] = true;
             }
-            let Some(api) = self.pick_api() else { return };
+            let Some(api) = self.pick_api(effects) else { return };
             if !self.router.take_token(now.us) {
                 return;
             }
@@ -695,7 +720,7 @@ impl Core {
         let chosen: Vec<(Ordinal, wire::Timestamp)> =
             pinned.map(|(ordinal, flight)| (*ordinal, flight.requested_at)).take(room).collect();
         for (ordinal, requested_at) in chosen {
-            let Some(api) = self.pick_api() else { return };
+            let Some(api) = self.pick_api(effects) else { return };
             let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
             let attempt = self.calls.begin_inquiry(processor, Call { api, id, since_us: now.us });
             self.inquired_us.insert(ordinal, now.us);
@@ -706,17 +731,19 @@ impl Core {
         }
     }
 
-    /// The api with the fewest open calls that can carry one more.
-    fn pick_api(&self) -> Option<ApiId> {
+    /// The api with the fewest open calls that can carry one more; where it makes little difference, the one that was
+    /// spoken to last in this turn, because it is woken anyway.
+    fn pick_api(&self, effects: &Effects) -> Option<ApiId> {
+        let spoken_to = effects.sends.last().map(|(api, _)| *api);
         self.apis
             .iter()
             .filter(|(_, api)| !api.draining && api.open < api.calls_max)
-            .min_by_key(|(_, api)| api.open)
+            .min_by_key(|(id, api)| (api.open / LITTLE_DIFFERENCE, Some(**id) != spoken_to, api.open))
             .map(|(api, _)| *api)
     }
 
     fn lease_health_calls(&mut self, now: Now, effects: &mut Effects) {
-        let Some(api) = self.pick_api() else { return };
+        let Some(api) = self.pick_api(effects) else { return };
         while let Some(processor) = self.router.take_health_call(now.us) {
             self.counters.health_calls[processor] += 1;
             self.health_asker[processor] = Some(api);

@@ -1,6 +1,7 @@
 //! The client's connection, whatever carries it: reading without taking, taking, writing, closing.
 
 use super::READ_BYTES;
+use crate::unix::UnixStream;
 use nix::sys::socket::MsgFlags;
 use socket2::SockRef;
 use std::future::poll_fn;
@@ -11,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 /// The client's connection.
 #[derive(Debug)]
@@ -40,11 +41,14 @@ impl Stream {
     /// Waits until there is something to read, the end of the stream included.
     pub(super) async fn readable(&self) {
         // An error is something to read, too.
-        let _ = either!(self, stream => stream.readable().await);
+        let _ = poll_fn(|cx| self.poll_readable(cx)).await;
     }
 
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read_ready(cx))
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_readable(cx).map_ok(drop),
+        }
     }
 
     /// Reads what has come, up to `block`, and leaves it in the socket if this is a look only. 0 is the end.
@@ -53,27 +57,30 @@ impl Stream {
     /// without another read that would only say so.
     pub(super) fn read(&self, block: &mut [MaybeUninit<u8>], is_look: bool) -> io::Result<usize> {
         let flags = if is_look { MsgFlags::MSG_PEEK } else { MsgFlags::empty() };
-        let mut read = None;
-        let outcome = self.try_io(Interest::READABLE, || {
-            let len = self.socket().recv_with_flags(block, flags.bits())?;
-            read = Some(len);
-            if len < block.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        match (read, outcome) {
-            (Some(len), _) => Ok(len),
-            (None, outcome) => outcome.map(|()| 0),
+        match self {
+            Self::Tcp(stream) => {
+                let mut read = None;
+                let outcome = stream.try_io(Interest::READABLE, || {
+                    let len = SockRef::from(stream).recv_with_flags(block, flags.bits())?;
+                    read = Some(len);
+                    if len < block.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+                });
+                match (read, outcome) {
+                    (Some(len), _) => Ok(len),
+                    (None, outcome) => outcome.map(|()| 0),
+                }
+            }
+            Self::Unix(stream) => stream.try_read_with(block.len(), |socket| {
+                SockRef::from(socket).recv_with_flags(block, flags.bits())
+            }),
         }
-    }
-
-    fn try_io(&self, interest: Interest, io: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        either!(self, stream => stream.try_io(interest, io))
     }
 
     /// True when the client has said that nothing more will come, whatever is still in the socket.
     pub(super) fn is_half_closed(&self, cx: &mut Context<'_>) -> bool {
         let ready = match self {
             Self::Tcp(stream) => pin!(stream.ready(Interest::READABLE)).as_mut().poll(cx),
-            Self::Unix(stream) => pin!(stream.ready(Interest::READABLE)).as_mut().poll(cx),
+            Self::Unix(stream) => stream.poll_readable(cx),
         };
         match ready {
             Poll::Ready(Ok(ready)) => ready.is_read_closed(),
@@ -102,7 +109,10 @@ impl Stream {
         loop {
             match either!(self, stream => stream.try_write_vectored(parts)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(either!(self, stream => stream.poll_write_ready(cx)))?;
+                    ready!(match self {
+                        Self::Tcp(stream) => stream.poll_write_ready(cx),
+                        Self::Unix(stream) => stream.poll_room(cx),
+                    })?;
                 }
                 written => return Poll::Ready(written),
             }
@@ -145,7 +155,7 @@ impl Stream {
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         Ok(match self {
             Self::Tcp(stream) => stream.into_std()?.into(),
-            Self::Unix(stream) => stream.into_std()?.into(),
+            Self::Unix(stream) => stream.into_std().into(),
         })
     }
 
