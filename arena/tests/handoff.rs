@@ -259,6 +259,13 @@ fn a_stopped_api_blocks_nobody_else() {
     for client in &mut clients {
         assert_eq!(client.answer(false).map(|answer| answer.status), Ok(200));
     }
+    // It has read, and it has the fewest clients: those that come from now on are its.
+    let before = held(&system)[0];
+    let mut later = Vec::new();
+    system.until("it gets clients again", |system| {
+        later.push(system.hand_off().connect());
+        held(system)[0] >= before + 10
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! | what happens | then |
 //! |---|---|
 //! | a client comes | it goes to the api with the fewest ([`Copies::offer`]) |
-//! | the api's control socket takes nothing more | the next api; it is asked again once it has read |
+//! | the api's control socket takes nothing more | the next api; it is asked again once it has read, or at the next tick |
 //! | no api takes it | it waits; with a request for a second, then 503 |
 //! | the client or the api ends the connection | the copy is closed. A half-close (`EPOLLRDHUP` alone) ends nothing |
 //! | the api says that it drains, then gives its clients back | they go to another api, with what they have sent |
