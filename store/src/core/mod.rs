@@ -8,9 +8,11 @@
 //! log and applied to the ledger by the same call. It is single-threaded; one turn is any number of [`Core::step`] and
 //! one [`Core::dispatch`].
 
+mod apis;
 pub mod calls;
 pub mod chunked;
 mod cutoff;
+mod dispatch;
 pub mod effects;
 mod fields;
 pub mod index;
@@ -22,6 +24,7 @@ pub mod record;
 pub mod router;
 pub mod summary;
 
+use apis::Apis;
 use calls::{Call, Calls};
 pub use effects::{Counters, Effects, Note, OUTCOME_NAMES, outcome_index};
 use ledger::snapshot::{Fold, ThawError};
@@ -29,17 +32,11 @@ use ledger::{Ledger, Standing, Subject};
 use mutant::Mutant;
 use queue::Ordinal;
 use record::{Negative, Record};
-use router::{Route, Router, RouterConfig, State};
+use router::{Router, RouterConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use wire::frame::{Accepted, AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Lease, Outcome, Report};
+use wire::frame::{Accepted, AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Outcome, Report};
 use wire::{PerProcessor, Processor};
-
-/// An api that says nothing for so long is taken as dead; it beats each second (MONEY.md, table of events).
-const API_SILENCE_MS: u64 = 3_000;
-
-/// How long a report may wait for its acknowledgement when nothing else is said to its api. Until then the api keeps it.
-const ACKNOWLEDGE_AFTER_MS: u64 = 100;
 
 /// After a start, attempts of the time before wait so long for an api that still holds their call.
 const CLAIM_GRACE_MS: u64 = 1_000;
@@ -50,15 +47,6 @@ const UNCLEAR_SETTLED_MS: u64 = 35_000;
 
 /// Between two turns there are at most [`IDLE_TICK_US`]; after a longer time this process was stopped.
 const OWN_PAUSE_MS: u64 = 1_000;
-
-/// So many calls more or less at an api are no reason to wake another one.
-const LITTLE_DIFFERENCE: usize = 8;
-
-/// Inquiries that may be out at one processor: `GET` is for the few that are pinned, never a load.
-const INQUIRIES_MAX: usize = 4;
-
-/// Between two inquiries about one payment.
-const INQUIRY_INTERVAL_MS: u64 = 1_000;
 
 /// How often the core wants to be called while payments wait, in microseconds: a batch of the pace.
 const DRAIN_TICK_US: u64 = 5_000;
@@ -114,25 +102,6 @@ pub enum Event {
     Room(Room),
 }
 
-#[derive(Debug)]
-struct Api {
-    instance: u64,
-    calls_max: usize,
-    open: usize,
-    draining: bool,
-    heard_us: u64,
-    reported: Option<Reported>,
-}
-
-/// Reports that are not acknowledged yet.
-#[derive(Clone, Copy, Debug)]
-struct Reported {
-    /// The last one.
-    sequence: u64,
-    /// When the first one came.
-    since_us: u64,
-}
-
 /// Whether attempts of the time before this start wait for an api that still holds their call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claims {
@@ -150,7 +119,7 @@ pub struct Core {
     ledger: Ledger,
     calls: Calls,
     router: Router,
-    apis: BTreeMap<ApiId, Api>,
+    apis: Apis,
     inquired_us: BTreeMap<Ordinal, u64>,
     /// Payments in flight that are not posted again, only asked for.
     only_asked_for: BTreeSet<Ordinal>,
@@ -192,7 +161,7 @@ impl Core {
             ledger: Ledger::new(config.payments_max, config.index_key),
             calls: Calls::default(),
             router: Router::new(config.router, now.us),
-            apis: BTreeMap::new(),
+            apis: Apis::default(),
             inquired_us: BTreeMap::new(),
             only_asked_for: BTreeSet::new(),
             late: BTreeSet::new(),
@@ -250,19 +219,15 @@ impl Core {
             Event::Frame(api, FromApi::Hello { instance, calls_max, held }) => {
                 self.on_hello(now, api, instance, calls_max, &held, effects);
             }
-            Event::Frame(api, frame) => match self.apis.get_mut(&api) {
-                Some(known) => {
-                    known.heard_us = now.us;
-                    self.on_frame(now, api, frame, effects);
-                }
+            Event::Frame(api, frame) => {
                 // Nothing is said before hello, but for what a health check or an operator asks.
-                None => match frame {
-                    FromApi::Metrics { .. } | FromApi::Operate { .. } => {
-                        self.on_frame(now, api, frame, effects);
-                    }
-                    _ => effects.hang_ups.push(api),
-                },
-            },
+                let is_for_all = matches!(frame, FromApi::Metrics { .. } | FromApi::Operate { .. });
+                if self.apis.note_heard(api, now) || is_for_all {
+                    self.on_frame(now, api, frame, effects);
+                } else {
+                    effects.hang_ups.push(api);
+                }
+            }
         }
     }
 
@@ -325,11 +290,7 @@ impl Core {
             FromApi::HealthReport { processor, health } => {
                 self.router.on_health(processor, health, &self.calls, now.us);
             }
-            FromApi::Drain => {
-                if let Some(api) = self.apis.get_mut(&api) {
-                    api.draining = true;
-                }
-            }
+            FromApi::Drain => self.apis.note_draining(api),
         }
     }
 
@@ -376,24 +337,13 @@ impl Core {
         held: &[HeldAttempt],
         effects: &mut Effects,
     ) {
-        // The same api on a new connection: the old one is dead, whether or not the kernel has said so.
-        let is_same = |(other, known): &(&ApiId, &Api)| known.instance == instance || **other == api;
-        let olds: Vec<ApiId> = self.apis.iter().filter(is_same).map(|(old, _)| *old).collect();
-        for old in olds {
+        for old in self.apis.replaced_by(api, instance) {
             self.on_gone(old, effects);
             if old != api {
                 effects.hang_ups.push(old);
             }
         }
-        let fresh = Api {
-            instance,
-            calls_max: usize::from(calls_max),
-            open: 0,
-            draining: false,
-            heard_us: now.us,
-            reported: None,
-        };
-        self.apis.insert(api, fresh);
+        self.apis.join(api, instance, calls_max, now);
         effects.sends.push((api, FromStore::Welcome));
         effects.notes.push(Note::ApiJoined { api, held: held.len() });
         self.claim(now, api, held);
@@ -426,7 +376,7 @@ impl Core {
     }
 
     fn on_gone(&mut self, api: ApiId, effects: &mut Effects) {
-        if self.apis.remove(&api).is_none() {
+        if !self.apis.leave(api) {
             return;
         }
         for processor in Processor::BOTH {
@@ -446,20 +396,14 @@ impl Core {
 
     fn begin(&mut self, processor: Processor, attempt: AttemptId, call: Call) {
         self.calls.begin(processor, attempt, call);
-        if let Some(api) = self.apis.get_mut(&call.api) {
-            api.open += 1;
-        }
+        self.apis.note_begun(call.api);
     }
 
     // Reports.
 
     fn on_report(&mut self, now: Now, api: ApiId, report: &Report, effects: &mut Effects) {
         self.counters.reports[report.processor][outcome_index(report.outcome)] += 1;
-        if let Some(api) = self.apis.get_mut(&api) {
-            let Reported { sequence, since_us } =
-                api.reported.unwrap_or(Reported { sequence: report.sequence, since_us: now.us });
-            api.reported = Some(Reported { sequence: sequence.max(report.sequence), since_us });
-        }
+        self.apis.note_report(api, report.sequence, now);
         let ended = self.end_call(report);
         let is_inquiry = Calls::is_inquiry(report.attempt);
         if is_inquiry && ended.is_none() {
@@ -488,10 +432,8 @@ impl Core {
 
     fn end_call(&mut self, report: &Report) -> Option<Call> {
         let (call, kind) = self.calls.end(report.processor, report.attempt)?;
-        if kind == CallKind::Post
-            && let Some(api) = self.apis.get_mut(&call.api)
-        {
-            api.open -= 1;
+        if kind == CallKind::Post {
+            self.apis.note_ended(call.api);
         }
         Some(call)
     }
@@ -568,25 +510,12 @@ impl Core {
         }
         self.dispatch_free(now, effects);
         self.lease_health_calls(now, effects);
-        self.acknowledge(now, effects);
+        self.apis.acknowledge(now, effects);
         for (processor, from, to) in self.router.changes(&self.calls, now.us) {
             let delay_ms = self.router.delay_us(processor) / 1000;
             let queue_len = self.ledger.balance().queued.count;
             let why = self.router.why(processor, &self.calls, now.us);
             effects.notes.push(Note::Believed { processor, from, to, delay_ms, queue_len, why });
-        }
-    }
-
-    /// Acknowledges reports to whoever is spoken to anyway, or drains, or has waited: a message of its own would only wake
-    /// its receiver.
-    fn acknowledge(&mut self, now: Now, effects: &mut Effects) {
-        for (&api, known) in &mut self.apis {
-            let Some(Reported { sequence, since_us }) = known.reported else { continue };
-            let is_old = now.us.saturating_sub(since_us) >= ACKNOWLEDGE_AFTER_MS * 1000;
-            if is_old || known.draining || effects.sends.iter().any(|(to, _)| *to == api) {
-                known.reported = None;
-                effects.sends.push((api, FromStore::Acknowledge { sequence }));
-            }
         }
     }
 
@@ -620,10 +549,7 @@ impl Core {
         if was_paused {
             return;
         }
-        let is_silent = |known: &Api| now.us.saturating_sub(known.heard_us) > API_SILENCE_MS * 1000;
-        let silent: Vec<ApiId> =
-            self.apis.iter().filter(|(_, known)| is_silent(known)).map(|(api, _)| *api).collect();
-        for api in silent {
+        for api in self.apis.silent(now) {
             self.on_gone(api, effects);
             effects.hang_ups.push(api);
         }
@@ -639,115 +565,6 @@ impl Core {
             for ordinal in adrift {
                 self.offer_if_idle(ordinal);
             }
-        }
-    }
-
-    fn dispatch_free(&mut self, now: Now, effects: &mut Effects) {
-        let balance = self.ledger.balance();
-        let charges = PerProcessor(balance.charged.0.map(|totals| totals.count));
-        self.router.note_turn(balance.accepted.count, charges, now.us);
-        while let Some(ordinal) = self.ledger.queue.first_free().filter(|_| self.room != Room::NoIntents) {
-            let waiting = self.ledger.queue.free_len();
-            let Route::To(processor) = self.router.route(&self.calls, waiting, now.us) else {
-                return;
-            };
-            let Some(api) = self.pick_api(effects) else { return };
-            if !self.router.take_token(now.us) {
-                return;
-            }
-            self.lease(now, ordinal, processor, api, effects);
-        }
-        // Keeps the router's memory of outages true while nothing waits.
-        let _ = self.router.route(&self.calls, 0, now.us);
-    }
-
-    fn dispatch_bound(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
-        let may_begin = self.room != Room::NoIntents;
-        while let Some(mut ordinal) = self.ledger.queue.first_bound(processor).filter(|_| may_begin) {
-            if !self.router.admits_bound(processor, &self.calls, now.us) {
-                break;
-            }
-            if self.router.state(processor, &self.calls, now.us) == State::Failing {
-                // Canaries go round, and every second one is left to the free payments, so that one payment which a
-                // processor never answers properly cannot keep its circuit open for all.
-                let free_waits = self.ledger.queue.first_free().is_some();
-                if std::mem::take(&mut self.canary_is_free[processor]) && free_waits {
-                    break;
-                }
-                ordinal =
-                    self.ledger.queue.next_bound(processor, self.bound_canary[processor]).unwrap_or(ordinal);
-                self.bound_canary[processor] = Some(ordinal);
-                self.canary_is_free[processor] = true;
-            }
-            let Some(api) = self.pick_api(effects) else { return };
-            if !self.router.take_token(now.us) {
-                return;
-            }
-            self.lease(now, ordinal, processor, api, effects);
-        }
-        self.inquire(now, processor, effects);
-    }
-
-    fn lease(&mut self, now: Now, ordinal: Ordinal, processor: Processor, api: ApiId, effects: &mut Effects) {
-        let (intended, mut fresh) = self.ledger.intend(ordinal, processor, now.wall_ms);
-        fresh &= !self.late.remove(&ordinal);
-        let Record::Intended { attempt, requested_at, .. } = intended else {
-            unreachable!("an intent is an intent")
-        };
-        self.record(intended, effects);
-        let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
-        self.begin(processor, attempt, Call { api, id, since_us: now.us });
-        self.router.on_dispatch(processor, now.us);
-        self.counters.leases[processor] += 1;
-        let kind = CallKind::Post;
-        let lease = Lease { attempt, id, cents, processor, requested_at, kind, fresh };
-        effects.sends.push((api, FromStore::Lease(lease)));
-    }
-
-    /// Asks what became of payments that are pinned to a processor which does not take posts now: `GET` has neither
-    /// its delay nor its failure flag (CONTRACT section 2). A surprised payment is only ever asked for.
-    fn inquire(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
-        if self.ledger.queue.bound_len(processor) == 0 && self.only_asked_for.is_empty() {
-            return;
-        }
-        let room = INQUIRIES_MAX.saturating_sub(self.calls.inquiries_len(processor));
-        let due = |last: &u64| now.us >= last + INQUIRY_INTERVAL_MS * 1000;
-        let pinned = self.ledger.flights().iter().filter(|(ordinal, flight)| {
-            flight.processor == processor
-                && self.inquired_us.get(ordinal).is_none_or(due)
-                && !flight.unanswered.iter().any(|at| self.calls.is_open(processor, *at))
-        });
-        let chosen: Vec<(Ordinal, wire::Timestamp)> =
-            pinned.map(|(ordinal, flight)| (*ordinal, flight.requested_at)).take(room).collect();
-        for (ordinal, requested_at) in chosen {
-            let Some(api) = self.pick_api(effects) else { return };
-            let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
-            let attempt = self.calls.begin_inquiry(processor, Call { api, id, since_us: now.us });
-            self.inquired_us.insert(ordinal, now.us);
-            self.counters.inquiries[processor] += 1;
-            let lease =
-                Lease { attempt, id, cents, processor, requested_at, kind: CallKind::Get, fresh: false };
-            effects.sends.push((api, FromStore::Lease(lease)));
-        }
-    }
-
-    /// The api with the fewest open calls that can carry one more; where it makes little difference, the one that was
-    /// spoken to last in this turn, because it is woken anyway.
-    fn pick_api(&self, effects: &Effects) -> Option<ApiId> {
-        let spoken_to = effects.sends.last().map(|(api, _)| *api);
-        self.apis
-            .iter()
-            .filter(|(_, api)| !api.draining && api.open < api.calls_max)
-            .min_by_key(|(id, api)| (api.open / LITTLE_DIFFERENCE, Some(**id) != spoken_to, api.open))
-            .map(|(api, _)| *api)
-    }
-
-    fn lease_health_calls(&mut self, now: Now, effects: &mut Effects) {
-        let Some(api) = self.pick_api(effects) else { return };
-        while let Some(processor) = self.router.take_health_call(now.us) {
-            self.counters.health_calls[processor] += 1;
-            self.health_asker[processor] = Some(api);
-            effects.sends.push((api, FromStore::HealthLease { processor }));
         }
     }
 }

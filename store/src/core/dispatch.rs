@@ -1,0 +1,117 @@
+//! What goes out in a turn: leases of payments that may go to either processor, of those that are bound to one, `GET`s,
+//! health calls.
+
+use super::calls::Call;
+use super::effects::Effects;
+use super::queue::Ordinal;
+use super::record::Record;
+use super::router::{Route, State};
+use super::{ApiId, Core, Now, Room};
+use wire::frame::{CallKind, FromStore, Lease};
+use wire::{PerProcessor, Processor};
+
+/// Inquiries that may be out at one processor: `GET` is for the few that are pinned, never a load.
+const INQUIRIES_MAX: usize = 4;
+
+/// Between two inquiries about one payment.
+const INQUIRY_INTERVAL_MS: u64 = 1_000;
+
+impl Core {
+    pub(super) fn dispatch_free(&mut self, now: Now, effects: &mut Effects) {
+        let balance = self.ledger.balance();
+        let charges = PerProcessor(balance.charged.0.map(|totals| totals.count));
+        self.router.note_turn(balance.accepted.count, charges, now.us);
+        while let Some(ordinal) = self.ledger.queue.first_free().filter(|_| self.room != Room::NoIntents) {
+            let waiting = self.ledger.queue.free_len();
+            let Route::To(processor) = self.router.route(&self.calls, waiting, now.us) else {
+                return;
+            };
+            let Some(api) = self.apis.pick(effects) else { return };
+            if !self.router.take_token(now.us) {
+                return;
+            }
+            self.lease(now, ordinal, processor, api, effects);
+        }
+        // Keeps the router's memory of outages true while nothing waits.
+        let _ = self.router.route(&self.calls, 0, now.us);
+    }
+
+    pub(super) fn dispatch_bound(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
+        let may_begin = self.room != Room::NoIntents;
+        while let Some(mut ordinal) = self.ledger.queue.first_bound(processor).filter(|_| may_begin) {
+            if !self.router.admits_bound(processor, &self.calls, now.us) {
+                break;
+            }
+            if self.router.state(processor, &self.calls, now.us) == State::Failing {
+                // Canaries go round, and every second one is left to the free payments, so that one payment which a
+                // processor never answers properly cannot keep its circuit open for all.
+                let free_waits = self.ledger.queue.first_free().is_some();
+                if std::mem::take(&mut self.canary_is_free[processor]) && free_waits {
+                    break;
+                }
+                ordinal =
+                    self.ledger.queue.next_bound(processor, self.bound_canary[processor]).unwrap_or(ordinal);
+                self.bound_canary[processor] = Some(ordinal);
+                self.canary_is_free[processor] = true;
+            }
+            let Some(api) = self.apis.pick(effects) else { return };
+            if !self.router.take_token(now.us) {
+                return;
+            }
+            self.lease(now, ordinal, processor, api, effects);
+        }
+        self.inquire(now, processor, effects);
+    }
+
+    fn lease(&mut self, now: Now, ordinal: Ordinal, processor: Processor, api: ApiId, effects: &mut Effects) {
+        let (intended, mut fresh) = self.ledger.intend(ordinal, processor, now.wall_ms);
+        fresh &= !self.late.remove(&ordinal);
+        let Record::Intended { attempt, requested_at, .. } = intended else {
+            unreachable!("an intent is an intent")
+        };
+        self.record(intended, effects);
+        let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
+        self.begin(processor, attempt, Call { api, id, since_us: now.us });
+        self.router.on_dispatch(processor, now.us);
+        self.counters.leases[processor] += 1;
+        let kind = CallKind::Post;
+        let lease = Lease { attempt, id, cents, processor, requested_at, kind, fresh };
+        effects.sends.push((api, FromStore::Lease(lease)));
+    }
+
+    /// Asks what became of payments that are pinned to a processor which does not take posts now: `GET` has neither
+    /// its delay nor its failure flag (CONTRACT section 2). A surprised payment is only ever asked for.
+    fn inquire(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
+        if self.ledger.queue.bound_len(processor) == 0 && self.only_asked_for.is_empty() {
+            return;
+        }
+        let room = INQUIRIES_MAX.saturating_sub(self.calls.inquiries_len(processor));
+        let due = |last: &u64| now.us >= last + INQUIRY_INTERVAL_MS * 1000;
+        let pinned = self.ledger.flights().iter().filter(|(ordinal, flight)| {
+            flight.processor == processor
+                && self.inquired_us.get(ordinal).is_none_or(due)
+                && !flight.unanswered.iter().any(|at| self.calls.is_open(processor, *at))
+        });
+        let chosen: Vec<(Ordinal, wire::Timestamp)> =
+            pinned.map(|(ordinal, flight)| (*ordinal, flight.requested_at)).take(room).collect();
+        for (ordinal, requested_at) in chosen {
+            let Some(api) = self.apis.pick(effects) else { return };
+            let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
+            let attempt = self.calls.begin_inquiry(processor, Call { api, id, since_us: now.us });
+            self.inquired_us.insert(ordinal, now.us);
+            self.counters.inquiries[processor] += 1;
+            let lease =
+                Lease { attempt, id, cents, processor, requested_at, kind: CallKind::Get, fresh: false };
+            effects.sends.push((api, FromStore::Lease(lease)));
+        }
+    }
+
+    pub(super) fn lease_health_calls(&mut self, now: Now, effects: &mut Effects) {
+        let Some(api) = self.apis.pick(effects) else { return };
+        while let Some(processor) = self.router.take_health_call(now.us) {
+            self.counters.health_calls[processor] += 1;
+            self.health_asker[processor] = Some(api);
+            effects.sends.push((api, FromStore::HealthLease { processor }));
+        }
+    }
+}
