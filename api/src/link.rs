@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
-use wire::frame::{self, AttemptId, FRAME_BYTES_MAX, FromApi, FromStore, Lease};
+use wire::frame::{AttemptId, FRAME_BYTES_MAX, Frames, FromApi, FromStore, Lease};
 use wire::unix::UnixStream;
 use wire::{Processor, Timestamp};
 
@@ -129,7 +129,7 @@ impl Link {
     /// Talks to one store until it is gone, and tells why.
     async fn session(&self, stream: &UnixStream, work: &dyn Work) -> io::Error {
         let block = vec![0; FRAME_BYTES_MAX].into_boxed_slice();
-        let mut session = Session { stream, rx: Vec::new(), block, welcomed: false };
+        let mut session = Session { stream, frames: Frames::default(), block, welcomed: false };
         let mut heartbeat_at = Instant::now() + HEARTBEAT;
         let mut tick = pin!(sleep_until(heartbeat_at));
         loop {
@@ -195,44 +195,28 @@ impl Link {
     fn read(&self, session: &mut Session<'_>, work: &dyn Work) -> io::Result<()> {
         let read = session.fill()?;
         let (now_us, wall_ms) = (self.now_us(), Timestamp::now().as_ms());
-        // Nearly always whole frames come: then nothing is copied.
-        let mut rx = std::mem::take(&mut session.rx);
-        let bytes = if rx.is_empty() {
-            &session.block[..read]
-        } else {
-            rx.extend_from_slice(&session.block[..read]);
-            &rx[..]
-        };
-        let mut used = 0;
-        loop {
-            match frame::decode::<FromStore>(&bytes[used..]) {
-                Ok(Some((message, len))) => {
-                    used += len;
-                    if message == FromStore::Welcome {
-                        session.welcomed = true;
-                        tracing::info!("joined the store");
-                    }
-                    let taken = self.desk.borrow_mut().take(message, now_us, wall_ms);
-                    match taken {
-                        Taken::Nothing => (),
-                        Taken::Reply(request, reply) => self.answer(request, Ok(reply)),
-                        Taken::Call(lease) => work.call(lease),
-                        Taken::Health(processor) => work.health(processor),
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        let Session { frames, block, welcomed, .. } = session;
+        let each = |message| {
+            if message == FromStore::Welcome {
+                *welcomed = true;
+                tracing::info!("joined the store");
             }
-        }
-        session.rx = bytes[used..].to_vec();
-        Ok(())
+            let taken = self.desk.borrow_mut().take(message, now_us, wall_ms);
+            match taken {
+                Taken::Nothing => (),
+                Taken::Reply(request, reply) => self.answer(request, Ok(reply)),
+                Taken::Call(lease) => work.call(lease),
+                Taken::Health(processor) => work.health(processor),
+            }
+        };
+        frames.take(&block[..read], each).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 
 /// The bytes of one connection.
 struct Session<'a> {
     stream: &'a UnixStream,
-    rx: Vec<u8>,
+    frames: Frames,
     block: Box<[u8]>,
     welcomed: bool,
 }

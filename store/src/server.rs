@@ -18,7 +18,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use wire::frame::{self, FRAME_BYTES_MAX, FromApi, FromStore, Message};
+use wire::frame::{FRAME_BYTES_MAX, Frames, FromStore, Message};
 
 /// One read of one connection: as much as the longest frame.
 const READ_BYTES: usize = FRAME_BYTES_MAX + 4;
@@ -64,7 +64,7 @@ impl Clock {
 #[derive(Debug)]
 struct Connection {
     stream: UnixStream,
-    rx: Vec<u8>,
+    frames: Frames,
     tx: Vec<u8>,
     interest: EpollFlags,
 }
@@ -240,7 +240,7 @@ impl Server {
             self.next_token += 1;
             let interest = EpollFlags::EPOLLIN;
             if self.epoll.add(&stream, EpollEvent::new(interest, token)).is_ok() {
-                let connection = Connection { stream, rx: Vec::new(), tx: Vec::new(), interest };
+                let connection = Connection { stream, frames: Frames::default(), tx: Vec::new(), interest };
                 self.connections.insert(token, connection);
             }
         }
@@ -255,41 +255,23 @@ impl Server {
 
     /// Reads once and takes in every whole frame. False when the connection has ended or broke the protocol.
     fn read(&mut self, token: u64, now: Now) -> bool {
-        let Some(connection) = self.connections.get_mut(&token) else {
+        let Self { connections, block, core, effects, .. } = self;
+        let Some(connection) = connections.get_mut(&token) else {
             return true;
         };
-        let read = match connection.stream.read(&mut self.block) {
+        let read = match connection.stream.read(block) {
             Ok(0) => return false,
             Ok(read) => read,
             Err(error) => {
                 return matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
             }
         };
-        // Nearly always whole frames come: then nothing is copied.
-        let mut rx = std::mem::take(&mut connection.rx);
-        let bytes = if rx.is_empty() {
-            &self.block[..read]
-        } else {
-            rx.extend_from_slice(&self.block[..read]);
-            &rx[..]
-        };
-        let mut used = 0;
-        loop {
-            match frame::decode::<FromApi>(&bytes[used..]) {
-                Ok(Some((message, len))) => {
-                    used += len;
-                    self.core.step(now, Event::Frame(ApiId(token), message), &mut self.effects);
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::warn!("connection {token} is closed: {error}");
-                    return false;
-                }
-            }
+        let each = |message| core.step(now, Event::Frame(ApiId(token), message), effects);
+        let taken = connection.frames.take(&block[..read], each);
+        if let Err(error) = &taken {
+            tracing::warn!("connection {token} is closed: {error}");
         }
-        let rest = bytes[used..].to_vec();
-        connection.rx = rest;
-        true
+        taken.is_ok()
     }
 
     /// The peer is gone.

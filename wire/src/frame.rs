@@ -382,6 +382,38 @@ pub fn decode<M: Message>(buffer: &[u8]) -> Result<Option<(M, usize)>, FrameErro
     Ok(Some((message, 4 + bytes)))
 }
 
+/// Frames out of a stream, which brings them in pieces.
+#[derive(Debug, Default)]
+pub struct Frames {
+    /// The beginning of a frame whose end has not come yet.
+    rest: Vec<u8>,
+}
+
+impl Frames {
+    /// Takes a piece in, and gives `each` the messages that are whole with it, in their order.
+    ///
+    /// # Errors
+    /// [`FrameError`] when what comes next can be no frame; what came before it has been given. The stream is of no more
+    /// use then.
+    pub fn take<M: Message>(&mut self, piece: &[u8], mut each: impl FnMut(M)) -> Result<(), FrameError> {
+        // Nearly always whole frames come: then nothing is copied.
+        let mut joined = std::mem::take(&mut self.rest);
+        let bytes = if joined.is_empty() {
+            piece
+        } else {
+            joined.extend_from_slice(piece);
+            &joined[..]
+        };
+        let mut used = 0;
+        while let Some((message, len)) = decode(&bytes[used..])? {
+            used += len;
+            each(message);
+        }
+        self.rest = bytes[used..].to_vec();
+        Ok(())
+    }
+}
+
 /// Writes one frame: reserves the length, lets `fill` append the payload, then sets the length.
 fn frame(out: &mut Vec<u8>, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();

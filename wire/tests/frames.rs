@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use wire::frame::{
-    Accepted, AttemptId, CallKind, FRAME_BYTES_MAX, FrameError, FromApi, FromStore, Health, HeldAttempt,
-    Lease, Listing, Message, Operation, Outcome, Report, Totals, decode,
+    Accepted, AttemptId, CallKind, FRAME_BYTES_MAX, FrameError, Frames, FromApi, FromStore, Health,
+    HeldAttempt, Lease, Listing, Message, Operation, Outcome, Report, Totals, decode,
 };
 use wire::{Bounds, Cents, PaymentId, PerProcessor, Processor, Timestamp};
 
@@ -160,6 +160,30 @@ proptest! {
     ) {
         prop_assert_eq!(decode_all::<FromApi>(&encode_all(&up)).unwrap(), up);
         prop_assert_eq!(decode_all::<FromStore>(&encode_all(&down)).unwrap(), down);
+    }
+
+    #[test]
+    fn frames_that_come_in_pieces_are_read_as_written_up_to_what_breaks_them(
+        up in proptest::collection::vec(from_api(), 0..8),
+        lengths in proptest::collection::vec(1_usize..200, 1..20),
+        is_broken in any::<bool>(),
+    ) {
+        let mut bytes = encode_all(&up);
+        if is_broken {
+            bytes.extend_from_slice(&[0; 4]);
+        }
+        let (mut frames, mut read, mut rest) = (Frames::default(), Vec::new(), &bytes[..]);
+        let mut taken = Ok(());
+        for length in lengths.iter().cycle() {
+            if rest.is_empty() || taken.is_err() {
+                break;
+            }
+            let (piece, after) = rest.split_at(rest.len().min(*length));
+            rest = after;
+            taken = frames.take(piece, |message: FromApi| read.push(message));
+        }
+        prop_assert_eq!(taken, if is_broken { Err(FrameError::Length(0)) } else { Ok(()) });
+        prop_assert_eq!(read, up);
     }
 
     #[test]
