@@ -30,7 +30,7 @@ const OUTBOX_BYTES_MAX: usize = 1 << 20;
 const OVERDUE_US: u64 = 30_000_000;
 
 /// Overdue calls whose sockets are kept; beyond it the oldest is closed and its attempt unknown for good.
-const OVERDUE_MAX: usize = 640;
+const OVERDUE_MAX: usize = 768;
 
 // What a hello may have to list; CALLS_MAX is at most 1,000 (config).
 const _: () = assert!(1_000 + OVERDUE_MAX < HELD_ATTEMPTS_MAX);

@@ -163,7 +163,7 @@ pub struct Config {
     /// Payments handed out a second while clients are being answered
     #[arg(long, env = "DISPATCH_PER_S", default_value_t = DISPATCH_PER_S, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub dispatch_per_s: u32,
-    /// Calls open at one processor at a time, 1 to 640
+    /// Calls open at one processor at a time, 1 to 768
     #[arg(long, env = "OPEN_MAX", default_value_t = OPEN_MAX as u16, value_parser = clap::value_parser!(u16).range(1..=OPEN_MAX as i64))]
     pub open_max: u16,
 }

@@ -2,8 +2,8 @@
 
 use store::core::router::RouterConfig;
 use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now};
-use wire::frame::{FromApi, FromStore, Lease, Outcome, Report};
-use wire::{Cents, PaymentId, PerProcessor};
+use wire::frame::{CallKind, FromApi, FromStore, Lease, Outcome, Report};
+use wire::{Cents, PaymentId, PerProcessor, Processor};
 
 const FIRST: ApiId = ApiId(1);
 const SECOND: ApiId = ApiId(2);
@@ -19,7 +19,7 @@ struct Store {
 impl Store {
     fn start() -> Self {
         let router = RouterConfig::for_fees(PerProcessor([5.0, 15.0]), 1_500);
-        let config = CoreConfig { payments_max: 1_000, index_key: [1, 2], router };
+        let config = CoreConfig { payments_max: 10_000, index_key: [1, 2], router };
         let core = Core::new(config, Now { us: 0, wall_ms: 0 });
         let mut store = Self { core, us: 0, accepted: 0, reported: 0 };
         for (api, instance) in [(FIRST, 1), (SECOND, 2)] {
@@ -51,19 +51,57 @@ impl Store {
     fn pay(&mut self, api: ApiId) -> (ApiId, Lease) {
         let accept = self.accept();
         let said = self.turn([(api, accept)]);
-        let mut leases = said.into_iter().filter_map(|(api, message)| match message {
-            FromStore::Lease(lease) => Some((api, lease)),
-            _ => None,
-        });
-        leases.next().expect("the processor is free")
+        leases(said).next().expect("the processor is free")
     }
 
     fn report(&mut self, lease: Lease) -> FromApi {
+        self.report_after_us(lease, 900)
+    }
+
+    fn report_after_us(&mut self, lease: Lease, latency_us: u32) -> FromApi {
         self.reported += 1;
         let Lease { attempt, id, processor, .. } = lease;
         let (sequence, outcome) = (self.reported, Outcome::Charged);
-        FromApi::Report(Report { sequence, attempt, id, processor, outcome, status: 200, latency_us: 900 })
+        FromApi::Report(Report { sequence, attempt, id, processor, outcome, status: 200, latency_us })
     }
+
+    /// The cheap processor answers after so long, until nothing else is expected of it.
+    fn grow_used_to_ms(&mut self, ms: u32) {
+        for _ in 0..40 {
+            let (api, lease) = self.pay(FIRST);
+            self.us += u64::from(ms) * 1_000;
+            let report = self.report_after_us(lease, ms * 1_000);
+            self.turn([(api, report), (FIRST, FromApi::Heartbeat), (SECOND, FromApi::Heartbeat)]);
+        }
+    }
+
+    /// How many posts go out to the cheap processor within so long, in which nobody says anything.
+    fn cheap_posts_in_ms(&mut self, ms: u64) -> usize {
+        let mut count = 0;
+        for _ in 0..ms {
+            self.us += 1_000;
+            count += cheap_posts(self.turn([]));
+        }
+        count
+    }
+
+    fn leave(&mut self, api: ApiId) {
+        let now = Now { us: self.us, wall_ms: self.us / 1_000 };
+        self.core.step(now, Event::Gone(api), &mut Effects::default());
+    }
+}
+
+fn leases(said: Vec<(ApiId, FromStore)>) -> impl Iterator<Item = (ApiId, Lease)> {
+    said.into_iter().filter_map(|(api, message)| match message {
+        FromStore::Lease(lease) => Some((api, lease)),
+        _ => None,
+    })
+}
+
+/// The dear one gets a canary now and then, and a payment that is unknown is asked for.
+fn cheap_posts(said: Vec<(ApiId, FromStore)>) -> usize {
+    let is_one = |lease: &Lease| lease.processor == Processor::Default && lease.kind == CallKind::Post;
+    leases(said).filter(|(_, lease)| is_one(lease)).count()
 }
 
 fn acknowledged(said: &[(ApiId, FromStore)]) -> Vec<(ApiId, u64)> {
@@ -119,4 +157,25 @@ fn an_api_that_drains_hears_at_once_that_it_may_go() {
     assert_eq!(acknowledged(&store.turn([(FIRST, FromApi::Drain)])), [(FIRST, 1)]);
     let report = store.report(second);
     assert_eq!(acknowledged(&store.turn([(FIRST, report)])), [(FIRST, 2)]);
+}
+
+#[test]
+fn calls_that_a_dead_api_left_behind_count_until_they_are_over() {
+    let mut store = Store::start();
+    store.grow_used_to_ms(1_000);
+    let hello = |instance| FromApi::Hello { instance, calls_max: 768, held: Vec::new() };
+    store.turn([(FIRST, hello(1)), (SECOND, hello(2))]);
+    let accepts: Vec<_> = (0..2_400).map(|_| (SECOND, store.accept())).collect();
+    let at_once = cheap_posts(store.turn(accepts));
+    assert_eq!(at_once + store.cheap_posts_in_ms(300), 768, "what is open at most");
+    // Both go, one after the other; what they left behind runs on.
+    store.leave(FIRST);
+    let again = store.cheap_posts_in_ms(150);
+    assert!((380..=388).contains(&again), "{again} in the place of those that were open there");
+    store.leave(SECOND);
+    let beside_left = cheap_posts(store.turn([(FIRST, hello(1))])) + store.cheap_posts_in_ms(300);
+    assert_eq!(beside_left, 1_280 - 768 - again, "all that the limiter may meet");
+    store.us += 2_000_000;
+    store.turn([(FIRST, FromApi::Heartbeat)]);
+    assert!(store.cheap_posts_in_ms(300) + beside_left > 700, "those of before are over");
 }

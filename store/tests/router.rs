@@ -322,7 +322,7 @@ fn a_call_that_is_late_holds_the_next_ones_back_within_milliseconds() {
     trial.wait_ms(20);
     assert_eq!(trial.state(DEFAULT), State::Usable, "a hiccup of the machine");
     trial.wait_ms(30);
-    assert_eq!((trial.state(DEFAULT), trial.route()), (State::Stalled, Route::Wait));
+    assert_eq!((trial.state(DEFAULT), trial.route_one_of(1_000)), (State::Stalled, Route::Wait));
     trial.answer(DEFAULT, late, Outcome::Charged, 50);
     assert_eq!(trial.route(), Route::To(DEFAULT));
 }
@@ -379,11 +379,24 @@ fn turned_down_by_the_limiter_it_sends_less_at_a_time() {
         trial.answer(DEFAULT, *attempt, Outcome::Busy, 20);
     }
     assert_eq!(trial.state(DEFAULT), State::Usable, "429 is no failure");
-    assert_eq!(trial.route(), Route::Wait, "90 are open, and fewer than that are allowed now");
+    assert_eq!(trial.route_one_of(1_000), Route::Wait, "90 are open, and fewer than that are allowed now");
     for attempt in &calls[10..] {
         trial.answer(DEFAULT, *attempt, Outcome::Charged, 20);
     }
     assert_eq!(trial.route(), Route::To(DEFAULT));
+}
+
+#[test]
+fn what_the_cheap_one_does_not_get_through_within_the_patience_goes_to_the_dear_one_at_once() {
+    let mut trial = Trial::new();
+    trial.get_used_to(DEFAULT, 1_000);
+    while trial.route_one_of(2_000) == Route::To(DEFAULT) {
+        trial.send(DEFAULT);
+    }
+    // 10 s of patience, 768 at a time.
+    let through = 7_680;
+    assert_eq!(trial.route_one_of(through * 9 / 10), Route::Wait);
+    assert_eq!(trial.route_one_of(through * 11 / 10), Route::To(FALLBACK));
 }
 
 #[test]

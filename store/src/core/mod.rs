@@ -368,6 +368,7 @@ impl Core {
         }
         for (processor, attempt, call) in claimed {
             self.begin(processor, attempt, call);
+            self.router.on_claimed(processor);
             if let Some(ordinal) = self.ledger.find(call.id) {
                 // Its call is open: it waits for that, not for a repetition.
                 self.ledger.queue.take(ordinal);
@@ -387,6 +388,7 @@ impl Core {
         let ended = self.calls.end_all_of(api);
         effects.notes.push(Note::ApiLeft { api, unknown: ended.len() });
         for (processor, attempt, call) in ended {
+            self.router.on_left(processor, call.since_us);
             if mutant::is(Mutant::GoneIsNo) {
                 self.take_for_no(processor, attempt, call.id, effects);
             }

@@ -48,9 +48,24 @@ const GUARD_MS: u64 = 150;
 /// A call is late when it is this much older than `delay + 4 * deviation`: above a scheduling hiccup of a busy machine.
 const STALL_SLACK_MS: u64 = 25;
 
-/// Calls that may be open at a processor, over all apis: four fifths of what it runs at once (CONTRACT section 2). The rest
-/// is for calls that a dead api left behind, which we no longer count, so that its limiter turns nobody away.
-pub const OPEN_MAX: usize = 640;
+/// What a processor runs at once (CONTRACT section 2).
+const RUNNING_MAX: usize = 800;
+
+/// What waits there for a place before its limiter turns anybody away.
+const WAITING_MAX: usize = 500;
+
+/// Calls that may be open at a processor, over all apis: what it runs at once, but for a few that are not payments. At a
+/// delay of a second it settles as many a second as are open.
+pub const OPEN_MAX: usize = 768;
+
+/// Calls that may be out at a processor together with those that dead apis left behind, so that its limiter turns nobody
+/// away.
+const OUT_MAX: usize = 1_280;
+
+const _: () = assert!(OPEN_MAX < RUNNING_MAX && OUT_MAX < RUNNING_MAX + WAITING_MAX);
+
+/// A call that was left behind is over after its processor's delay and this much.
+const LEFT_GUARD_MS: u64 = 1_000;
 
 /// Where the cap on open calls starts to grow again after a 429.
 const OPEN_MIN: usize = 8;
@@ -125,6 +140,9 @@ const HOLD_ALL_AT: f64 = 0.25;
 
 /// How long what is beyond that waits, when the difference of the fees is worth what the dear processor leaves.
 const PATIENCE_MS_AT_ONE: f64 = 30_000.0;
+
+/// The patience is so many times as long as a word of the cheap processor is waited for once the dear one is back.
+const PATIENCE_PER_WORD: u64 = 6;
 
 /// How much of what all payments so far are worth may be at risk by holding.
 const RISK_SHARE: f64 = 0.25;
@@ -275,6 +293,8 @@ struct Belief {
     unusable_since_us: Option<u64>,
     open_cap: usize,
     good_since_cap: usize,
+    /// When the calls began that dead apis left behind and that may still run there.
+    left_us: Vec<u64>,
     health_next_us: u64,
     health_heard_us: u64,
     health_out_since_us: Option<u64>,
@@ -296,6 +316,7 @@ impl Belief {
             unusable_since_us: None,
             open_cap: open_max,
             good_since_cap: 0,
+            left_us: Vec::new(),
             health_next_us: started_us + HEALTH_QUIET_MS * 1000,
             health_heard_us: started_us,
             health_out_since_us: None,
@@ -477,25 +498,28 @@ impl Router {
         Route::Wait
     }
 
-    /// True when more waits than is worth holding, and the patience with that is over, which does not come back before the
-    /// cheap processor does; or when more waits than may be lost.
+    /// True when more waits than is worth holding: at once while the cheap processor settles, since what it does not get
+    /// through would wait for longer than the patience; else when the patience is over, which does not come back before
+    /// the cheap processor does. Or when more waits than may be lost.
     fn is_excess(&mut self, waiting: usize, calls: &Calls, now_us: u64) -> bool {
         if self.arrivals.have_stopped() {
             return true;
         }
-        if !self.knows_both() {
+        if !self.knows_both(now_us) {
             return false;
         }
-        let is_excess = waiting > self.hold_max(calls, now_us);
+        let (is_excess, serves) = (waiting > self.hold_max(calls, now_us), self.serves(calls, now_us));
         if is_excess {
             self.excess_since_us = self.excess_since_us.or(Some(now_us));
-        } else if self.serves(calls, now_us) {
+        } else if serves {
             self.excess_since_us = None;
         }
-        let patience_us = self.config.patience_ms * 1000;
+        // What the dear one cannot settle once the end announces itself is lost by waiting.
+        let is_quick = self.dear_takes_us(calls, now_us) < END_NOTICE_MS * 1000;
+        let patience_us = if is_quick { self.config.patience_ms * 1000 } else { 0 };
         let is_over = self.excess_since_us.is_some_and(|since_us| now_us >= since_us + patience_us);
         let is_risk = !self.is_useful(self.config.preferred, calls, now_us) && waiting > self.risk_max();
-        is_risk || is_excess && is_over
+        is_risk || is_excess && (serves || is_over)
     }
 
     /// How many payments may be lost by holding them. What has been paid for nothing in earlier outages was lost already;
@@ -515,11 +539,22 @@ impl Router {
     }
 
     /// True when the cheap processor's last word is younger than the return of the dear one. Both often come back at once,
-    /// and what waited for both would go to the one that was noticed first.
-    fn knows_both(&self) -> bool {
+    /// and what waited for both would go to the one that was noticed first. A word that takes long is not waited for.
+    fn knows_both(&self, now_us: u64) -> bool {
         let (cheap, dear) = (self.config.preferred, self.config.preferred.other());
         let heard_us = self.beliefs[cheap].answered_begun_us.max(self.beliefs[cheap].health_heard_us);
-        self.beliefs[dear].useful_since_us.is_none_or(|returned_us| heard_us >= returned_us)
+        let wait_us = self.config.patience_ms * 1000 / PATIENCE_PER_WORD;
+        self.beliefs[dear]
+            .useful_since_us
+            .is_none_or(|returned_us| heard_us >= returned_us || now_us >= returned_us + wait_us)
+    }
+
+    /// How long the dear processor takes for a payment that is sent now, at the worst that is known of it.
+    fn dear_takes_us(&self, calls: &Calls, now_us: u64) -> u64 {
+        let dear = self.config.preferred.other();
+        let belief = &self.beliefs[dear];
+        let delay_us = belief.delay_us + belief.deviation_us;
+        GUARD_MS * 1000 + delay_us.max(belief.oldest_age_us(calls, dear, now_us))
     }
 
     /// How many payments are worth holding for the cheap processor: what it gets through while we are patient, or what
@@ -532,7 +567,7 @@ impl Router {
         if !self.is_useful(dear, calls, now_us) {
             return 0;
         }
-        let spent_us = self.arrivals.silence_us() + GUARD_MS * 1000 + self.beliefs[dear].delay_us;
+        let spent_us = self.arrivals.silence_us() + self.dear_takes_us(calls, now_us);
         let left_us = (END_NOTICE_MS * 1000).saturating_sub(spent_us);
         #[expect(
             clippy::cast_precision_loss,
@@ -646,7 +681,8 @@ impl Router {
     fn has_room(&self, processor: Processor, calls: &Calls) -> bool {
         let belief = &self.beliefs[processor];
         let during_delay = self.passes(processor, belief.delay_us, self.config.dispatch_per_s.into());
-        calls.open_len(processor) < belief.open_cap.min(OPEN_QUICK + during_delay)
+        let beside_left = OUT_MAX.saturating_sub(belief.left_us.len());
+        calls.open_len(processor) < belief.open_cap.min(OPEN_QUICK + during_delay).min(beside_left)
     }
 
     fn canary_is_due(&self, processor: Processor, calls: &Calls, now_us: u64) -> bool {
@@ -691,6 +727,16 @@ impl Router {
     /// A payment goes out.
     pub fn on_dispatch(&mut self, processor: Processor, now_us: u64) {
         self.beliefs[processor].last_dispatch_us = Some(now_us);
+    }
+
+    /// The api that waited for a call is gone; the processor knows nothing of that.
+    pub fn on_left(&mut self, processor: Processor, since_us: u64) {
+        self.beliefs[processor].left_us.push(since_us);
+    }
+
+    /// An api came back that still waits for a call which was taken for left behind.
+    pub fn on_claimed(&mut self, processor: Processor) {
+        self.beliefs[processor].left_us.pop();
     }
 
     /// A call to a processor came to an end.
@@ -775,11 +821,13 @@ impl Router {
         }
     }
 
-    /// Remembers since when a processor has been of no use.
+    /// Remembers since when a processor has been of no use, and forgets what is over.
     fn note_usability(&mut self, calls: &Calls, now_us: u64) {
         for processor in Processor::BOTH {
             let is_useful = self.is_useful(processor, calls, now_us);
             let belief = &mut self.beliefs[processor];
+            let over_us = belief.delay_us + 4 * belief.deviation_us + LEFT_GUARD_MS * 1000;
+            belief.left_us.retain(|since_us| now_us < since_us + over_us);
             if is_useful {
                 belief.unusable_since_us = None;
                 belief.useful_since_us = belief.useful_since_us.or(Some(now_us));
