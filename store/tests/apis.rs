@@ -2,7 +2,7 @@
 
 use store::core::router::RouterConfig;
 use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now};
-use wire::frame::{CallKind, FromApi, FromStore, Lease, Outcome, Report};
+use wire::frame::{CallKind, FromApi, FromStore, HeldAttempt, Lease, Outcome, Report};
 use wire::{Cents, PaymentId, PerProcessor, Processor};
 
 const FIRST: ApiId = ApiId(1);
@@ -178,4 +178,29 @@ fn calls_that_a_dead_api_left_behind_count_until_they_are_over() {
     store.us += 2_000_000;
     store.turn([(FIRST, FromApi::Heartbeat)]);
     assert!(store.cheap_posts_in_ms(300) + beside_left > 700, "those of before are over");
+}
+
+#[test]
+fn calls_of_an_api_that_comes_back_are_not_left_behind() {
+    let mut store = Store::start();
+    store.grow_used_to_ms(1_000);
+    let hello = |instance, held| FromApi::Hello { instance, calls_max: 768, held };
+    store.turn([(FIRST, hello(1, Vec::new())), (SECOND, hello(2, Vec::new()))]);
+    let accepts: Vec<_> = (0..2_400).map(|_| (SECOND, store.accept())).collect();
+    let mut open: Vec<(ApiId, Lease)> = leases(store.turn(accepts)).collect();
+    for _ in 0..300 {
+        store.us += 1_000;
+        open.extend(leases(store.turn([])));
+    }
+    open.retain(|(_, lease)| lease.processor == Processor::Default);
+    assert_eq!(open.len(), 768);
+    for (api, instance) in [(FIRST, 1), (SECOND, 2)] {
+        store.leave(api);
+        let of_it = open.iter().filter(|(caller, _)| *caller == api);
+        let held = of_it.map(|(_, lease)| HeldAttempt { attempt: lease.attempt, age_ms: 300 }).collect();
+        assert_eq!(cheap_posts(store.turn([(api, hello(instance, held))])), 0, "all are open as before");
+    }
+    let reports: Vec<_> =
+        open.drain(..100).map(|(api, lease)| (api, store.report_after_us(lease, 1_000_000))).collect();
+    assert_eq!(cheap_posts(store.turn(reports)) + store.cheap_posts_in_ms(100), 100);
 }

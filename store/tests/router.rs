@@ -255,6 +255,34 @@ fn what_waited_for_both_goes_to_neither_before_the_cheap_one_was_heard() {
 }
 
 #[test]
+fn a_word_of_the_cheap_one_that_takes_long_is_not_waited_for() {
+    let mut trial = Trial::new();
+    trial.get_used_to(DEFAULT, 2_000);
+    trial.fail(FALLBACK, 1_000);
+    trial.send(FALLBACK);
+    trial.send(DEFAULT);
+    assert_eq!(trial.route(), Route::Wait);
+    trial.wait_ms(20_000);
+    trial.health(FALLBACK, false, 20);
+    assert_eq!(trial.route(), Route::Wait);
+    trial.wait_ms(1_660);
+    assert_eq!(trial.route(), Route::Wait);
+    trial.wait_ms(10);
+    assert_eq!(trial.route(), Route::To(FALLBACK), "a sixth of 10 s");
+}
+
+#[test]
+fn nothing_has_patience_when_the_dear_one_could_settle_none_of_it_at_the_end() {
+    for (delay_ms, routed) in [(500, Route::Wait), (800, Route::Wait), (900, Route::To(FALLBACK))] {
+        let mut trial = Trial::new();
+        trial.get_used_to(FALLBACK, delay_ms);
+        trial.receive_for_ms(30_000);
+        trial.fail(DEFAULT, 1);
+        assert_eq!(trial.route(), routed, "{delay_ms} ms");
+    }
+}
+
+#[test]
 fn canaries_each_100_ms_or_quarter_of_the_delay_find_out_that_it_works_again() {
     for (delay_ms, interval_ms) in [(1, 100_u64), (100, 100), (600, 150), (1_000, 250)] {
         let mut trial = Trial::new();
