@@ -491,7 +491,9 @@ mod tests {
         let sweep_for = async |time: Duration| {
             let until = Instant::now() + time;
             while Instant::now() < until {
+                let before = edge.len();
                 tokio::time::sleep(edge.sweep()).await;
+                assert!(before - edge.len() <= SWEEP_SLICE_MIN, "a pause for all others");
             }
         };
         // Many a round before any of them is over.
