@@ -27,10 +27,15 @@
 //!
 //! When payments stop coming (`Arrivals`) the end may be near: then nothing is worth holding, and no pace is kept.
 
+mod arrivals;
+mod belief;
+
 use super::calls::Calls;
 use super::cutoff::Cutoffs;
-use std::fmt;
-use wire::frame::{AttemptId, Health, Outcome, Report};
+use arrivals::Arrivals;
+use belief::Belief;
+pub use belief::{State, Why};
+use wire::frame::{Health, Outcome, Report};
 use wire::{PerProcessor, Processor};
 
 /// Between two canaries to one processor (DESIGN.md, router).
@@ -86,9 +91,6 @@ const HEALTH_INTERVAL_MS: u64 = 5_200;
 /// A health call without an answer for so long is given up: the processor holds it for at most two windows.
 const HEALTH_PATIENCE_MS: u64 = 16_000;
 
-/// No health call so soon after a start: the store before may just have made one.
-const HEALTH_QUIET_MS: u64 = 5_000;
-
 /// Tokens of the pacer: so many dispatches may follow each other at once.
 const PACE_BURST: f64 = 32.0;
 
@@ -106,15 +108,6 @@ const END_NOTICE_MS: u64 = 1_000;
 /// Nothing is called a silence before this: a machine may stand still for a moment, and a false alarm costs the
 /// difference of the fees for all that waits.
 const SILENCE_MS: u64 = 100;
-
-/// A pause so many times as long as the longest of late is a silence.
-const SILENCE_PAUSES: u64 = 3;
-
-/// For how long the longest pause is remembered, and the longest that is: some rounds of users that come each second.
-const PAUSE_MEMORY_MS: u64 = 5_000;
-
-/// What one turn may add to a silence: a longer time between two turns is a pause of our own.
-const SILENCE_STEP_MS: u64 = 20;
 
 /// How long a processor must have been of no use before payments are sent to one that answers late.
 pub const LATE_PATIENCE_MS: u64 = 300;
@@ -205,69 +198,6 @@ impl RouterConfig {
     }
 }
 
-/// What the router thinks of a processor, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It works and is fast enough.
-    Usable,
-    /// Its answers are overdue.
-    Stalled,
-    /// It works, too slowly for the audit.
-    Slow,
-    /// Its last answer was bad.
-    Failing,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Usable => "usable",
-            Self::Stalled => "stalled",
-            Self::Slow => "slow",
-            Self::Failing => "failing",
-        })
-    }
-}
-
-/// What the router has its belief of a processor from, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Nothing was heard of it yet.
-    Unheard,
-    /// Its last answer.
-    Answered {
-        /// What it said.
-        outcome: Outcome,
-        /// How long it took.
-        latency_ms: u64,
-    },
-    /// Its oldest call is out without an answer for so many milliseconds, longer than its answers have taken.
-    Unanswered(u64),
-    /// Its own word in a health call.
-    Health {
-        /// Whether it fails.
-        failing: bool,
-        /// Its delay.
-        delay_ms: u64,
-    },
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unheard => f.write_str("nothing was heard of it"),
-            Self::Answered { outcome, latency_ms } => {
-                write!(f, "its last answer was {outcome:?} after {latency_ms} ms")
-            }
-            Self::Unanswered(age_ms) => write!(f, "its oldest call has no answer for {age_ms} ms"),
-            Self::Health { failing, delay_ms } => {
-                let word = if *failing { "fails" } else { "works" };
-                write!(f, "it says that it {word} with a delay of {delay_ms} ms")
-            }
-        }
-    }
-}
-
 /// What to do with the oldest waiting payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -275,76 +205,6 @@ pub enum Route {
     To(Processor),
     /// Nothing now.
     Wait,
-}
-
-#[derive(Debug)]
-struct Belief {
-    is_open: bool,
-    delay_us: u64,
-    deviation_us: u64,
-    last_answer_us: u64,
-    /// When the youngest call began that was answered.
-    answered_begun_us: u64,
-    /// Since when it has been of use, if it is.
-    useful_since_us: Option<u64>,
-    /// Calls up to this one do not count as late.
-    watermark: AttemptId,
-    last_dispatch_us: Option<u64>,
-    unusable_since_us: Option<u64>,
-    open_cap: usize,
-    good_since_cap: usize,
-    /// When the calls began that dead apis left behind and that may still run there.
-    left_us: Vec<u64>,
-    health_next_us: u64,
-    health_heard_us: u64,
-    health_out_since_us: Option<u64>,
-    heard: Why,
-    shown: State,
-}
-
-impl Belief {
-    fn new(open_max: usize, started_us: u64) -> Self {
-        Self {
-            is_open: false,
-            delay_us: 0,
-            deviation_us: 0,
-            last_answer_us: 0,
-            answered_begun_us: 0,
-            useful_since_us: Some(started_us),
-            watermark: AttemptId(0),
-            last_dispatch_us: None,
-            unusable_since_us: None,
-            open_cap: open_max,
-            good_since_cap: 0,
-            left_us: Vec::new(),
-            health_next_us: started_us + HEALTH_QUIET_MS * 1000,
-            health_heard_us: started_us,
-            health_out_since_us: None,
-            heard: Why::Unheard,
-            shown: State::Usable,
-        }
-    }
-
-    /// RFC 6298 with a gain of a quarter, because delays here change in steps.
-    fn take_answer(&mut self, attempt: AttemptId, delay_us: u64, now_us: u64) {
-        self.last_answer_us = now_us;
-        self.answered_begun_us = self.answered_begun_us.max(now_us.saturating_sub(delay_us));
-        if attempt <= self.watermark {
-            return;
-        }
-        self.watermark = attempt;
-        if delay_us < self.delay_us / 2 {
-            // No call takes less than the delay that it met: this is no sample, it is a fact.
-            (self.delay_us, self.deviation_us) = (delay_us, 0);
-            return;
-        }
-        self.deviation_us = (self.deviation_us * 3 + self.delay_us.abs_diff(delay_us)) / 4;
-        self.delay_us = (self.delay_us * 3 + delay_us) / 4;
-    }
-
-    fn oldest_age_us(&self, calls: &Calls, processor: Processor, now_us: u64) -> u64 {
-        calls.oldest_since_us(processor, self.watermark).map_or(0, |since| now_us.saturating_sub(since))
-    }
 }
 
 /// The beliefs and the pace.
@@ -361,47 +221,6 @@ pub struct Router {
     dear_before: u64,
     /// Since when more waits than is worth holding, without an end.
     excess_since_us: Option<u64>,
-}
-
-/// How payments come in, to notice when they stop.
-#[derive(Debug)]
-struct Arrivals {
-    accepts: u64,
-    accept_us: u64,
-    turn_us: u64,
-    /// Since the last accept, less what this process was not running.
-    silent_us: u64,
-    /// The longest pause between two accepts, forgotten bit by bit.
-    pause_us: u64,
-    silence_us_min: u64,
-}
-
-impl Arrivals {
-    fn new(silence_us_min: u64, now_us: u64) -> Self {
-        let pause_us = PAUSE_MEMORY_MS * 1000;
-        Self { accepts: 0, accept_us: now_us, turn_us: now_us, silent_us: 0, pause_us, silence_us_min }
-    }
-
-    fn note(&mut self, accepts: u64, now_us: u64) {
-        let passed_us = now_us.saturating_sub(self.turn_us);
-        self.turn_us = now_us;
-        self.pause_us -= self.pause_us * passed_us.min(PAUSE_MEMORY_MS * 1000) / (PAUSE_MEMORY_MS * 1000);
-        self.silent_us += passed_us.min(SILENCE_STEP_MS * 1000);
-        if accepts != self.accepts {
-            let pause_us = now_us.saturating_sub(self.accept_us).min(PAUSE_MEMORY_MS * 1000);
-            self.pause_us = self.pause_us.max(pause_us);
-            (self.accepts, self.accept_us, self.silent_us) = (accepts, now_us, 0);
-        }
-    }
-
-    /// The pause that is a silence.
-    fn silence_us(&self) -> u64 {
-        (self.pause_us * SILENCE_PAUSES).max(self.silence_us_min)
-    }
-
-    fn have_stopped(&self) -> bool {
-        self.silent_us >= self.silence_us()
-    }
 }
 
 impl Router {
