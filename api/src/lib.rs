@@ -5,7 +5,8 @@
 //! store's. What an answer of a processor proves is the api's one piece of judgement ([`evidence`]).
 //!
 //! Reading order: [`payment`] and [`window`] (what clients may send), [`routes`] (endpoints), [`desk`] (what is asked,
-//! out and not yet reported; pure), [`link`] (the connection to the store), [`processor`] (HTTP to the processors),
+//! out and not yet reported; pure), [`link`] (the connection to the store), [`processor`] (HTTP to the processors, over the kept
+//! connections of [`pool`]),
 //! [`settle`] (leases become calls become reports), [`handoff`] (clients whose sockets come from lb), [`server`] (what
 //! runs together).
 
@@ -16,6 +17,7 @@ pub mod handoff;
 pub mod link;
 pub mod metrics;
 pub mod payment;
+pub mod pool;
 pub mod processor;
 pub mod routes;
 pub mod server;

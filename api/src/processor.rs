@@ -1,10 +1,11 @@
 //! HTTP to one processor: kept connections, as many as there are calls at once.
 //!
-//! What matters is to tell apart what was never sent, what was answered, and what is unknown ([`wire::pool`]). A call has no time limit here: giving up would close its socket, and a closed socket
+//! What matters is to tell apart what was never sent, what was answered, and what is unknown ([`crate::pool`]). A call has no time limit here: giving up would close its socket, and a closed socket
 //! does not cancel a payment.
 
 use crate::config::Address;
 use crate::evidence::Answer;
+use crate::pool::{self, Pool, SendError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{self, HeaderValue};
@@ -17,7 +18,6 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use wire::frame::{CallKind, Health, Lease};
-use wire::pool::{self, Pool, SendError};
 
 /// A connection that is not made within this is not made at all: nothing was sent.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);

@@ -5,6 +5,7 @@
 
 use crate::evidence::{self, Answer};
 use crate::link::{Link, Work};
+use crate::pool::SendError;
 use crate::processor::Processor as Peer;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +14,6 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, timeout};
 use wire::frame::{AttemptId, CallKind, FromApi, Lease, Outcome};
-use wire::pool::SendError;
 use wire::{PerProcessor, Processor};
 
 /// A `GET` that hangs is given up: it has nothing to lose.

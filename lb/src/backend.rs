@@ -1,25 +1,18 @@
-//! One api behind the balancer: its socket, kept connections to it, and what was counted.
+//! One api behind the balancer: how it is reached, and what was counted.
 //!
 //! What is believed of it is in [`crate::balance`]; here it is noted when something happens.
 
 use crate::balance::Load;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Request;
+use crate::upstream::{SendError, Upstream};
 use std::cell::Cell;
 use std::path::PathBuf;
-use wire::pool::{Answering, Pool, SendError};
-use wire::unix::UnixStream;
-
-/// Idle connections kept to one backend: as many requests as one may have in flight at a time under a fight's load.
-const IDLE_MAX: usize = 256;
+use wire::edge::{Reply, Request};
 
 /// One api.
 pub struct Backend {
     /// Its name, for logs and metrics.
     pub name: String,
-    path: PathBuf,
-    pool: Pool,
+    upstream: Upstream,
     load: Cell<Load>,
     answered: Cell<u64>,
     failed: Cell<u64>,
@@ -31,8 +24,7 @@ impl Backend {
     pub fn new(name: String, path: PathBuf) -> Self {
         Self {
             name,
-            path,
-            pool: Pool::new(IDLE_MAX),
+            upstream: Upstream::new(path),
             load: Cell::default(),
             answered: Cell::new(0),
             failed: Cell::new(0),
@@ -71,27 +63,23 @@ impl Backend {
 
     /// True when it takes a connection now.
     pub async fn is_reachable(&self) -> bool {
-        UnixStream::connect(&self.path).await.is_ok()
+        self.upstream.is_reachable().await
     }
 
-    /// Sends a request and returns with the head of its answer; `alone` for one that must not be sent twice.
+    /// Closes kept connections that it has closed. To be called now and then.
+    pub fn tidy(&self) {
+        self.upstream.tidy();
+    }
+
+    /// Puts a request to it.
     ///
     /// # Errors
     /// [`SendError`] tells what may be tried again.
-    pub async fn send(&self, request: Request<Full<Bytes>>, alone: bool) -> Result<Answering, SendError> {
-        let connect = async || UnixStream::connect(&self.path).await;
-        let outcome = match alone {
-            true => self.pool.send_alone(request, connect).await,
-            false => self.pool.send(request, connect).await,
-        };
+    pub async fn ask(&self, request: &Request) -> Result<Reply, SendError> {
+        let outcome = self.upstream.ask(request).await;
         let count = if outcome.is_ok() { &self.answered } else { &self.failed };
         count.set(count.get() + 1);
         outcome
-    }
-
-    /// Gives a connection back whose answer has been read to its end.
-    pub async fn put_back(&self, answering: Answering) {
-        self.pool.put_back(answering).await;
     }
 }
 

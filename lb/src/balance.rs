@@ -70,15 +70,25 @@ impl Load {
     }
 }
 
-/// Picks a backend that is not in `tried`. `turn` breaks ties and should grow by one each time.
+/// Picks one of `backends` that is not in `tried`. `turn` breaks ties and should grow by one each time.
 #[must_use]
-pub fn pick(loads: &[Load], tried: &[usize], turn: usize, now_ms: u64) -> Option<usize> {
-    let count = loads.len();
-    let candidates = || (0..count).map(|step| (turn + step) % count).filter(|at| !tried.contains(at));
-    let is_up = |at: &usize| loads[*at].down_until_ms <= now_ms && !loads[*at].is_suspect;
-    let least =
-        |candidates: &mut dyn Iterator<Item = usize>| candidates.min_by_key(|at| loads[*at].in_flight);
-    least(&mut candidates().filter(is_up)).or_else(|| least(&mut candidates()))
+pub fn pick<B>(
+    backends: &[B],
+    load: impl Fn(&B) -> Load,
+    tried: &[usize],
+    turn: usize,
+    now_ms: u64,
+) -> Option<usize> {
+    let count = backends.len();
+    let least = |may_be_down: bool| {
+        (0..count)
+            .map(|step| (turn + step) % count)
+            .filter(|at| !tried.contains(at))
+            .map(|at| (at, load(&backends[at])))
+            .filter(|(_, load)| may_be_down || load.down_until_ms <= now_ms && !load.is_suspect)
+            .min_by_key(|(_, load)| load.in_flight)
+    };
+    least(false).or_else(|| least(true)).map(|(at, _)| at)
 }
 
 /// How much may be repeated: a bucket of tokens, counted in requests.
@@ -114,6 +124,10 @@ mod tests {
 
     fn load(in_flight: usize, down_until_ms: u64) -> Load {
         Load { in_flight, down_until_ms, ..Load::default() }
+    }
+
+    fn pick(loads: &[Load], tried: &[usize], turn: usize, now_ms: u64) -> Option<usize> {
+        super::pick(loads, |load| *load, tried, turn, now_ms)
     }
 
     #[test]

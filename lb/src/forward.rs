@@ -15,16 +15,15 @@
 
 use crate::backend::Backend;
 use crate::balance::{self, Load, RetryBudget};
+use crate::upstream::SendError;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::header::{self, HeaderValue};
-use hyper::{Method, StatusCode, http};
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
-use wire::edge::{Reply, Request, TOKEN};
-use wire::pool::{Answering, SendError};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use wire::edge::{Reply, Request};
 
 /// How long a request waits for any backend to take it.
 const HOLD: Duration = Duration::from_secs(1);
@@ -37,9 +36,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a backend may think about a check. It needs nobody's help for the answer.
 const CHECK_PATIENCE: Duration = Duration::from_millis(500);
-
-/// The name that backends are called by: the client's own name for us means nothing to them.
-const HOST: HeaderValue = HeaderValue::from_static("espora");
 
 /// The apis, and whose turn it is.
 pub struct Forward {
@@ -81,22 +77,23 @@ impl Forward {
 
     /// Gets a request answered.
     pub async fn handle(self: Rc<Self>, request: Request) -> Reply {
-        let deadline = Instant::now() + HOLD;
+        let mut now = Instant::now();
+        let deadline = now + HOLD;
         let repeatable = request.is_repeatable();
         let mut tried = Vec::new();
         let mut lost = 0;
         self.change_budget(RetryBudget::earn);
         loop {
-            let Some(at) = self.pick(&tried) else {
-                if Instant::now() >= deadline {
+            let Some(at) = self.pick(&tried, now) else {
+                if now >= deadline {
                     return self.give_up(&request.method, lost);
                 }
                 sleep(ROUND_PAUSE).await;
+                now = Instant::now();
                 tried.clear();
                 continue;
             };
-            tried.push(at);
-            match self.attempt(&self.backends[at], &request).await {
+            match self.attempt(&self.backends[at], &request, now).await {
                 Attempt::Answered(reply) if lost > 0 && denies_a_record(&request.method, &reply) => {
                     return self.give_up(&request.method, lost);
                 }
@@ -108,17 +105,22 @@ impl Forward {
                 }
                 Attempt::Unanswered => return self.give_up(&request.method, lost + 1),
             }
+            tried.push(at);
+            now = Instant::now();
         }
     }
 
-    fn pick(&self, tried: &[usize]) -> Option<usize> {
-        let loads: Vec<Load> = self.backends.iter().map(Backend::load).collect();
+    fn pick(&self, tried: &[usize], now: Instant) -> Option<usize> {
         self.turn.set(self.turn.get().wrapping_add(1));
-        balance::pick(&loads, tried, self.turn.get(), self.now_ms())
+        balance::pick(&self.backends, Backend::load, tried, self.turn.get(), self.as_ms(now))
+    }
+
+    fn as_ms(&self, now: Instant) -> u64 {
+        u64::try_from(now.duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.as_ms(Instant::now())
     }
 
     fn change_budget<T>(&self, change: impl FnOnce(&mut RetryBudget) -> T) -> T {
@@ -128,37 +130,32 @@ impl Forward {
         outcome
     }
 
-    async fn attempt(&self, backend: &Backend, request: &Request) -> Attempt {
+    async fn attempt(&self, backend: &Backend, request: &Request, now: Instant) -> Attempt {
         let _in_flight = backend.enter();
-        let answered = async {
-            let mut answering = match backend.send(upstream(request), !request.is_repeatable()).await {
-                Ok(answering) => answering,
-                Err(SendError::NeverSent) => return Attempt::Unreachable,
-                Err(SendError::Unknown) => return Attempt::Unanswered,
-            };
-            match downstream(&mut answering).await {
-                Some(reply) => {
-                    backend.put_back(answering).await;
-                    Attempt::Answered(reply)
-                }
-                None => Attempt::Unanswered,
-            }
-        };
-        let attempt = timeout(ANSWER_PATIENCE, answered).await;
+        let outcome = timeout_at(now + ANSWER_PATIENCE, backend.ask(request)).await;
         let now_ms = self.now_ms();
-        match &attempt {
-            Ok(Attempt::Answered(_)) => backend.note(|load| load.on_answer(now_ms)),
-            Ok(Attempt::Unreachable) => backend.note(|load| load.on_refusal(now_ms)),
-            Ok(Attempt::Unanswered) => (),
-            Err(_) => backend.note(Load::on_silence),
+        match outcome {
+            Ok(Ok(reply)) => {
+                backend.note(|load| load.on_answer(now_ms));
+                Attempt::Answered(reply)
+            }
+            Ok(Err(SendError::NeverSent)) => {
+                backend.note(|load| load.on_refusal(now_ms));
+                Attempt::Unreachable
+            }
+            Ok(Err(SendError::Unknown)) => Attempt::Unanswered,
+            Err(_) => {
+                backend.note(Load::on_silence);
+                Attempt::Unanswered
+            }
         }
-        attempt.unwrap_or(Attempt::Unanswered)
     }
 
     /// Asks backends for their health that have said nothing for a while. To be called a few times a second.
     pub fn check(self: &Rc<Self>) {
         let now_ms = self.now_ms();
         for at in 0..self.backends.len() {
+            self.backends[at].tidy();
             if self.backends[at].load().is_due(now_ms) {
                 self.backends[at].note(|load| load.checked_ms = now_ms);
                 let this = Rc::clone(self);
@@ -169,20 +166,10 @@ impl Forward {
 
     async fn check_one(&self, backend: &Backend) {
         // The answer of an api that cannot reach the store is as good: none of the others can.
-        let mut request = http::Request::new(Full::default());
-        *request.uri_mut() = http::Uri::from_static("/health");
-        request.headers_mut().insert(header::HOST, HOST);
-        let answered = async {
-            let mut answering = backend.send(request, false).await?;
-            if downstream(&mut answering).await.is_some() {
-                backend.put_back(answering).await;
-            }
-            Ok(())
-        };
-        let outcome = timeout(CHECK_PATIENCE, answered).await;
+        let outcome = timeout(CHECK_PATIENCE, backend.ask(&health())).await;
         let now_ms = self.now_ms();
         backend.note(|load| match outcome {
-            Ok(Ok(())) => load.on_answer(now_ms),
+            Ok(Ok(_)) => load.on_answer(now_ms),
             Ok(Err(SendError::NeverSent)) => load.on_refusal(now_ms),
             Ok(Err(SendError::Unknown)) => (),
             Err(_) => load.on_silence(),
@@ -215,36 +202,14 @@ enum Attempt {
     Unanswered,
 }
 
-/// The request as a backend gets it: written anew, with the fields that mean something there.
-fn upstream(request: &Request) -> http::Request<Full<Bytes>> {
-    let mut upstream = http::Request::new(Full::new(request.body.clone()));
-    *upstream.method_mut() = request.method.clone();
-    *upstream.uri_mut() = request.target.clone().into();
-    let headers = upstream.headers_mut();
-    headers.insert(header::HOST, HOST);
-    let fields = [
-        (header::CONTENT_TYPE, &request.content_type),
-        (header::CONTENT_ENCODING, &request.content_encoding),
-        (TOKEN, &request.token),
-    ];
-    for (name, value) in fields {
-        if let Some(value) = value {
-            headers.insert(name, value.clone());
-        }
+/// What a backend is asked for its health.
+fn health() -> Request {
+    Request {
+        method: Method::GET,
+        target: PathAndQuery::from_static("/health"),
+        content_type: None,
+        content_encoding: None,
+        token: None,
+        body: Bytes::new(),
     }
-    if request.body.is_empty() && request.method == Method::POST {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    upstream
-}
-
-/// A backend's answer as a client gets it. `None` when it broke off.
-async fn downstream(answering: &mut Answering) -> Option<Reply> {
-    let response = &mut answering.response;
-    let headers = response.headers_mut();
-    let content_type = headers.remove(header::CONTENT_TYPE).unwrap_or(wire::edge::JSON);
-    let (allow, retry_after) = (headers.remove(header::ALLOW), headers.contains_key(header::RETRY_AFTER));
-    let status = response.status();
-    let body = response.body_mut().collect().await.ok()?.to_bytes();
-    Some(Reply { status, body, content_type, allow, retry_after, close: false })
 }

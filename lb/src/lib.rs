@@ -1,7 +1,7 @@
 //! The balancer: clients on TCP port 9999 on one side, the apis' Unix sockets on the other. It knows nothing of
 //! payments, but for which requests may be sent twice.
 //!
-//! Reading order: for mode forward [`backend`] (one api: its connections, whether it answers), [`balance`] (whose turn it
+//! Reading order: for mode forward [`upstream`] (a request put to an api), [`backend`] (one api: whether it answers), [`balance`] (whose turn it
 //! is), [`forward`] (a request goes through); for mode hand-off [`copies`] (which client is with which api), [`handoff`]
 //! (a socket goes to an api); then [`takeover`] (a new balancer in the place of an old one) and [`server`] (what runs
 //! together).
@@ -19,3 +19,4 @@ pub mod handoff;
 pub mod metrics;
 pub mod server;
 pub mod takeover;
+pub mod upstream;

@@ -7,7 +7,7 @@ use crate::forward::Forward;
 use crate::handoff::HandOff;
 use crate::metrics;
 use crate::takeover::{self, Applicant, Holdings, Passage, Sockets, Start};
-use hyper::StatusCode;
+use http::StatusCode;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::RefCell;
 use std::io;

@@ -1,15 +1,14 @@
-//! The HTTP edge that lb and api have in common: one parser (hyper's), one set of limits, one form of answers, so that
+//! The HTTP edge that lb and api have in common: one reader of requests, one set of limits, one form of answers, so that
 //! what one of them takes the other cannot read in another way.
 //!
-//! A connection is served by [`Edge::serve`]; a request becomes a plain [`Request`], a handler turns it into a plain
-//! [`Reply`]. What CONTRACT section 5 says about routing and framing is checked here ([`request`]), before the handler;
-//! what hyper refuses by itself (a bare CR, an obs-fold, a signed Content-Length, ...) it answers with 400 or 431 or by
-//! closing.
+//! A connection is served by [`Edge::serve`]: bytes become a plain [`Request`], a handler turns it into a plain
+//! [`Reply`], and that is written. Heads are read by httparse; what CONTRACT section 5 says about routing and framing is
+//! checked in [`head`] and [`chunks`], and [`request`] puts both together. Those are pure; [`connection`] is what reads
+//! and writes.
 //!
-//! A parser and its buffers are there from the end of a first request to [`PARK_AFTER`] of silence, and at once given up
-//! when there are more than [`PARSERS_MAX`]; without one a connection costs its socket and a few words, and a client that
-//! sends its request byte by byte as much as it has sent. That can be, and a connection can go to another process,
-//! because it is known when nobody holds a byte of it ([`connection`]).
+//! What it takes to answer a request is there only while there is one. Otherwise a connection costs its socket and a few
+//! words, and a client that sends its request byte by byte as much as it has sent. How much of the next request has come
+//! is always known, so a connection can go to another process between any two requests.
 //!
 //! Time costs nothing per request: a connection notes in which phase it is and since when, and a sweep that comes round
 //! once a second ([`Edge::sweep`]) ends those that have been there too long. A closing answer is followed by a lingering
@@ -19,22 +18,23 @@
 //! Bounds: [`CONNECTIONS_MAX_DEFAULT`] connections, [`REQUEST_LINE_BYTES_MAX`], [`HEAD_BYTES_MAX`], [`FIELDS_MAX`],
 //! [`BODY_BYTES_MAX`], [`REQUEST_PATIENCE`], [`IDLE_PATIENCE`].
 
+mod chunks;
 mod connection;
-mod intake;
+mod head;
 mod reply;
 mod request;
 mod stream;
 
 use crate::handoff::Place;
-use connection::{Connection, Io, Order, Phase};
-use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use connection::{Connection, Event, Order, Phase};
+pub use head::TOKEN;
+use http::Method;
+use reply::Asker;
 pub use reply::{JSON, Reply};
-pub use request::{Request, TOKEN};
+pub use request::Request;
+use request::{Refused, Whole};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -43,6 +43,8 @@ use std::task::Poll;
 use std::time::Duration;
 pub use stream::Stream;
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 /// Connections that one process serves at a time unless told otherwise (`CONNECTIONS_MAX`).
@@ -79,15 +81,8 @@ pub const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection may be silent between requests, or before the first one.
 pub const IDLE_PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long a silent connection keeps its parser: longer than the second between two requests of a busy client.
-pub const PARK_AFTER: Duration = Duration::from_secs(3);
-
-/// Parsers that are kept for the next request; a connection beyond that gives its up after each answer, which costs the
-/// next one a microsecond. With their buffers they take some 10 MB.
-const PARSERS_MAX: usize = 1_024;
-
-/// hyper's buffer of one connection: above the limits here, so that these are the ones that are told.
-const BUFFER_BYTES: usize = 16 * 1024;
+/// What a client is told that waits for a word before it sends its body.
+const WORD: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A lingering close reads at most so much ...
 const LINGER_BYTES_MAX: usize = 64 * 1024;
@@ -109,7 +104,6 @@ pub struct Edge {
     next: Cell<u64>,
     connections_max: usize,
     turned_away: Cell<usize>,
-    parsers: Cell<usize>,
     last_order: Cell<Option<Last>>,
     heir: RefCell<Option<Heir>>,
     empty: Notify,
@@ -133,15 +127,23 @@ impl Last {
 /// How a connection came to its end here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Nobody holds a byte of it, and its parser is gone.
-    Parked,
-    /// The same, and it is for another process.
+    /// It is at rest, and for another process.
     Released,
-    /// The parser has said all.
+    /// All is answered, and the client may still be writing.
     Answered,
     Ended,
     /// It was one too many.
     Refused,
+}
+
+/// What is to be done with a connection.
+enum Step<W> {
+    /// To be looked at once more.
+    GoOn,
+    /// A request, or what is none, is to be answered.
+    Answer(W),
+    /// It is over here.
+    Over(Outcome),
 }
 
 /// Why a connection is not served.
@@ -169,7 +171,6 @@ impl Edge {
             next: Cell::new(0),
             connections_max,
             turned_away: Cell::new(0),
-            parsers: Cell::new(0),
             last_order: Cell::new(None),
             heir: RefCell::default(),
             empty: Notify::new(),
@@ -206,17 +207,17 @@ impl Edge {
         H: Fn(Request) -> F,
         F: Future<Output = Reply>,
     {
-        // Made out here, so that they take no room in what the runtime keeps for every connection.
-        let connection = Rc::new(Connection::new(stream, place, Order::GoOn));
+        // Made out here, so that they take no room in what the runtime keeps for every connection, and so that whoever drains
+        // from now on waits for it.
+        let connection = Rc::new(Connection::new(stream, place));
         let this = Rc::clone(self);
+        let number = self.enter(&connection);
         async move {
-            let outcome = match this.enter(&connection) {
+            let outcome = match number {
                 None => Outcome::Refused,
                 Some(number) => {
                     let outcome = this.drive(&connection, &handler).await;
                     if outcome == Outcome::Answered && connection.claim() {
-                        // Whether the client has ended it, or an answer after which it closes: the client may still be
-                        // writing.
                         Box::pin(linger(&connection.stream)).await;
                     }
                     this.leave(number);
@@ -245,7 +246,7 @@ impl Edge {
 
     /// Ends a connection. One that was refused is not at its end yet.
     fn end(&self, connection: Rc<Connection>, outcome: Outcome) -> Option<Stream> {
-        let connection = Rc::into_inner(connection).expect("its parser is gone");
+        let connection = Rc::into_inner(connection).expect("its work is done");
         match outcome {
             Outcome::Released => match (connection.release(), &*self.heir.borrow()) {
                 (Some(stream), Some(heir)) => heir(stream),
@@ -265,84 +266,54 @@ impl Edge {
         }
     }
 
-    async fn drive<H, F>(&self, connection: &Rc<Connection>, handler: &H) -> Outcome
+    async fn drive<H, F>(&self, connection: &Connection, handler: &H) -> Outcome
     where
         H: Fn(Request) -> F,
         F: Future<Output = Reply>,
     {
         loop {
-            // One poll of two things, which keeps nothing of its own while it waits.
-            let next = poll_fn(|cx| match connection.poll_ordered(cx) {
-                Poll::Ready(order) => Poll::Ready(Ok(Some(order))),
-                Poll::Pending => connection.poll_begin(cx).map_ok(|()| None),
+            // One poll of two things, which keeps nothing of its own while it waits; the work is on the heap, because most
+            // connections are silent most of the time.
+            let work = |event| Step::Answer(Box::pin(answer(connection, event, handler)));
+            let step = poll_fn(|cx| {
+                if let Poll::Ready(order) = connection.poll_ordered(cx) {
+                    return Poll::Ready(match order {
+                        Order::Release if connection.is_releasable() => Step::Over(Outcome::Released),
+                        // It is told again once it is at rest.
+                        Order::GoOn | Order::Release => Step::GoOn,
+                        // What has come whole is answered.
+                        Order::Drain => match connection.poll_event(cx) {
+                            Poll::Ready(Ok(event @ Event::Request(_))) => work(event),
+                            _ => Step::Over(Outcome::Answered),
+                        },
+                        Order::End => Step::Over(Outcome::Ended),
+                    });
+                }
+                connection.poll_event(cx).map(|event| match event {
+                    Ok(Event::Over(true)) => Step::Over(Outcome::Answered),
+                    Ok(Event::Over(false)) | Err(_) => Step::Over(Outcome::Ended),
+                    Ok(event) => work(event),
+                })
             });
-            match next.await {
-                Ok(None) => (),
-                Ok(Some(Order::Release)) if connection.is_releasable() => return Outcome::Released,
-                Ok(Some(Order::GoOn | Order::Park | Order::Release)) => continue,
-                Ok(Some(Order::Drain)) => return Outcome::Answered,
-                Ok(Some(Order::End)) | Err(_) => return Outcome::Ended,
-            }
-            // On the heap, because most connections are silent most of the time.
-            connection.has_parser.set(true);
-            self.parsers.set(self.parsers.get() + 1);
-            let outcome = Box::pin(self.parse(connection, handler)).await;
-            self.parsers.set(self.parsers.get() - 1);
-            connection.has_parser.set(false);
-            if outcome != Outcome::Parked {
+            let mut work = match step.await {
+                Step::GoOn => continue,
+                Step::Over(outcome) => return outcome,
+                Step::Answer(work) => work,
+            };
+            let outcome = poll_fn(|cx| match connection.poll_ordered(cx) {
+                Poll::Ready(Order::End) => Poll::Ready(Some(Outcome::Ended)),
+                // Whatever else it is told waits for the answer.
+                _ => work.as_mut().poll(cx),
+            });
+            if let Some(outcome) = outcome.await {
                 return outcome;
             }
-            connection.forget_buffer();
+            connection.recall_order();
         }
     }
 
-    async fn parse<H, F>(&self, connection: &Rc<Connection>, handler: &H) -> Outcome
-    where
-        H: Fn(Request) -> F,
-        F: Future<Output = Reply>,
-    {
-        // The first part runs as soon as the parser has a head, before it asks for the body.
-        let service = service_fn(|request: hyper::Request<Incoming>| {
-            let body_bytes = request.body().size_hint().exact();
-            let is_last = request::is_last(&request);
-            connection.on_head(body_bytes, is_last);
-            async move {
-                let mut reply = answer(connection, request, handler).await;
-                // The parser passes over a wish to close beside bytes that are no text.
-                reply.close |= is_last || connection.current_order() == Order::Drain;
-                connection.on_reply(reply.close);
-                if self.parsers.get() > PARSERS_MAX {
-                    Self::park(connection);
-                }
-                Ok::<_, Infallible>(reply.into_response())
-            }
-        });
-        let mut builder = http1::Builder::new();
-        builder.half_close(true).max_buf_size(BUFFER_BYTES);
-        let mut serving = pin!(builder.serve_connection(Io(Rc::clone(connection)), service));
-        loop {
-            tokio::select! {
-                biased;
-                order = poll_fn(|cx| connection.poll_ordered(cx)) => match order {
-                    Order::GoOn => (),
-                    Order::Park if connection.is_at_rest() => {
-                        connection.go_on();
-                        return Outcome::Parked;
-                    }
-                    // Once it is at rest, it is told again.
-                    Order::Park => (),
-                    Order::Release if connection.is_releasable() => return Outcome::Released,
-                    Order::Release if connection.is_sure() => (),
-                    Order::Release | Order::Drain => serving.as_mut().graceful_shutdown(),
-                    Order::End => return Outcome::Ended,
-                },
-                _ = &mut serving => return Outcome::Answered,
-            }
-        }
-    }
-
-    /// Ends connections that have been receiving a request, or idle, for too long, and parks silent ones: those of the next
-    /// slice. Tells when it wants to be called again; it comes round once a second.
+    /// Ends connections that have been receiving a request, or idle, for too long: those of the next slice. Tells when it
+    /// wants to be called again; it comes round once a second.
     pub fn sweep(&self) -> Duration {
         let now = Instant::now();
         let connections = self.connections.borrow();
@@ -355,11 +326,8 @@ impl Edge {
                 Phase::Receiving => REQUEST_PATIENCE,
                 Phase::Handling => continue,
             };
-            let silent = now.duration_since(since);
-            if silent > patience {
+            if now.duration_since(since) > patience {
                 connection.order(Order::End);
-            } else if phase == Phase::Idle && silent > PARK_AFTER && connection.has_parser.get() {
-                Self::park(connection);
             }
         }
         if connections.range(self.swept.get()..).next().is_none() {
@@ -367,13 +335,6 @@ impl Edge {
         }
         let rounds = connections.len().div_ceil(slice).max(1);
         SWEEP_INTERVAL / u32::try_from(rounds).unwrap_or(u32::MAX)
-    }
-
-    fn park(connection: &Connection) {
-        // Any other order is for its end.
-        if connection.current_order() == Order::GoOn {
-            connection.order(Order::Park);
-        }
     }
 
     /// Answers what has begun, closes what is idle, gives back to lb what it has handed off, and returns when no
@@ -391,6 +352,8 @@ impl Edge {
     }
 
     async fn end_all(&self, last: Last, patience: Duration) {
+        // The runtime looks once more at what has come.
+        yield_now().await;
         self.last_order.set(Some(last));
         for connection in self.connections.borrow().values() {
             connection.order(last.order(connection));
@@ -422,31 +385,61 @@ impl Edge {
 
 impl Refusal {
     fn answer(self) -> Vec<u8> {
-        let body = match self {
-            Self::TooMany => r#"{"error":"too_many_connections","message":"close a connection, then retry"}"#,
-            Self::NoApi => r#"{"error":"no_api","message":"nothing was recorded; retry later"}"#,
+        let reply = match self {
+            Self::TooMany => Reply::unavailable("too_many_connections", "close a connection, then retry"),
+            Self::NoApi => Reply::unavailable("no_api", "nothing was recorded; retry later"),
         };
-        let head = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
-            content-type: application/json\r\ncontent-length: ";
-        format!("{head}{}\r\n\r\n{body}", body.len()).into_bytes()
+        reply.closing().encode(Asker::default())
     }
 }
 
-async fn answer<H, F>(connection: &Connection, request: hyper::Request<Incoming>, handler: &H) -> Reply
+/// Gets what has come answered. `None` when the connection goes on.
+async fn answer<H, F>(connection: &Connection, event: Event, handler: &H) -> Option<Outcome>
 where
     H: Fn(Request) -> F,
     F: Future<Output = Reply>,
 {
-    let request = match request::receive(request).await {
-        Ok(request) => request,
-        Err(reply) => return reply.closing(),
+    let (reply, asker) = match event {
+        Event::Word => {
+            let is_told = connection.consume_all().is_ok() && connection.write(WORD).await.is_ok();
+            connection.on_word();
+            return (!is_told).then_some(Outcome::Ended);
+        }
+        Event::Over(_) => return Some(Outcome::Ended),
+        Event::Refused(Refused { flaw, is_head }) => {
+            // Whatever comes behind it is no request.
+            if connection.consume_all().is_err() {
+                return Some(Outcome::Ended);
+            }
+            (flaw.reply(), Asker { is_head, is_old: false })
+        }
+        Event::Request(whole) => {
+            // Many small requests at once keep nobody else waiting for long.
+            consume_budget().await;
+            let Whole { request, is_last, is_old } = *whole;
+            connection.on_request();
+            // Nobody gets an answer whose client is another process's, or gone.
+            if !request.is_repeatable() && connection.consume().is_err() {
+                return Some(Outcome::Ended);
+            }
+            let asker = Asker { is_head: request.method == Method::HEAD, is_old };
+            let mut reply = handler(request).await;
+            reply.close |= is_last || connection.current_order() == Order::Drain;
+            if connection.consume().is_err() {
+                return Some(Outcome::Ended);
+            }
+            (reply, asker)
+        }
     };
-    connection.on_request();
-    if !request.is_repeatable() && connection.consume().is_err() {
-        // Nobody gets this answer: the client is another process's, or gone.
-        return Reply::unavailable("gone", "retry").closing();
+    let bytes = reply.encode(asker);
+    if connection.write(&bytes).await.is_err() {
+        return Some(Outcome::Ended);
     }
-    handler(request).await
+    if reply.close {
+        return Some(Outcome::Answered);
+    }
+    connection.on_answer();
+    None
 }
 
 /// Shuts down writing and reads until the client has seen it, so that its answer is not lost to a reset.
@@ -468,7 +461,7 @@ mod tests {
         let edge = Rc::new(Edge::new(1));
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let served = edge.serve(Stream::Unix(UnixStream::from_std(ours).unwrap()), None, |_| async {
-            Reply::empty(hyper::StatusCode::OK)
+            Reply::empty(http::StatusCode::OK)
         });
         assert!(size_of_val(&served) + size_of::<Connection>() <= 320);
     }
@@ -483,7 +476,7 @@ mod tests {
             ours.set_nonblocking(true).unwrap();
             let stream = Stream::Unix(UnixStream::from_std(ours).unwrap());
             tokio::task::spawn_local(
-                edge.serve(stream, None, |_| async { Reply::empty(hyper::StatusCode::OK) }),
+                edge.serve(stream, None, |_| async { Reply::empty(http::StatusCode::OK) }),
             );
             clients.push(theirs);
         }
@@ -503,6 +496,57 @@ mod tests {
         assert!(edge.is_empty(), "{} are left", edge.len());
     }
 
+    /// A connection to an edge over a socket, and the client's side of it.
+    fn pair() -> (Stream, std::os::unix::net::UnixStream) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Stream::Unix(UnixStream::from_std(ours).unwrap()), theirs)
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    #[tokio::test(flavor = "local")]
+    async fn a_client_with_many_requests_keeps_nobody_waiting() {
+        const MANY: usize = 1_000;
+        let edge = Rc::new(Edge::new(2));
+        let answered = Rc::new(RefCell::new(Vec::new()));
+        for (name, requests) in [("many", MANY), ("one", 1)] {
+            let (stream, mut client) = pair();
+            client.write_all(&REQUEST.repeat(requests)).unwrap();
+            // Until the test ends.
+            std::thread::spawn(move || client.read_to_end(&mut Vec::new()));
+            let answered = Rc::clone(&answered);
+            let served = edge.serve(stream, None, move |_| {
+                answered.borrow_mut().push(name);
+                async { Reply::empty(http::StatusCode::OK) }
+            });
+            tokio::task::spawn_local(served);
+        }
+        while answered.borrow().len() <= MANY {
+            yield_now().await;
+        }
+        let before = answered.borrow().iter().position(|name| *name == "one").unwrap();
+        assert!(before < MANY / 4, "{before} requests of another client came first");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_has_come_before_a_drain_is_answered() {
+        let edge = Rc::new(Edge::new(2));
+        let (stream, mut client) = pair();
+        client.write_all(REQUEST).unwrap();
+        let handler = |_| async { Reply::empty(http::StatusCode::OK) };
+        tokio::task::spawn_local(edge.serve(stream, None, handler));
+        edge.drain(Duration::from_secs(5)).await;
+        assert!(edge.is_empty());
+        let mut answer = String::new();
+        client.set_nonblocking(true).unwrap();
+        let _ = client.read_to_string(&mut answer);
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("connection: close"),
+            "{answer}"
+        );
+    }
+
     #[tokio::test(flavor = "local")]
     async fn a_client_that_was_given_to_another_process_is_neither_answered_nor_closed() {
         let page = Page::create(1).unwrap();
@@ -519,7 +563,7 @@ mod tests {
         source.page.offer(Ticket { generation: 2, ..ticket });
         let edge = Rc::new(Edge::new(1));
         let stream = Stream::Unix(UnixStream::from_std(ours).unwrap());
-        let handler = |_| async { Reply::empty(hyper::StatusCode::OK) };
+        let handler = |_| async { Reply::empty(http::StatusCode::OK) };
         edge.serve(stream, Some(place), handler).await;
         let mut seen = [0; 64];
         assert_eq!(copy.read(&mut seen).unwrap(), request.len());

@@ -6,6 +6,7 @@
 //! from the bound itself.
 
 use jiff::civil;
+use jiff::fmt::rfc2822;
 use std::fmt;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
@@ -32,6 +33,15 @@ impl Timestamp {
     #[must_use]
     pub fn now() -> Self {
         Self(jiff::Timestamp::now().as_microsecond())
+    }
+
+    /// The same as HTTP writes it, to the second: `Sat, 21 Nov 2026 12:34:56 GMT` (RFC 9110 section 5.6.7). `None` beyond
+    /// the year 9999.
+    #[must_use]
+    pub fn as_http_date(self) -> Option<[u8; 29]> {
+        let time = jiff::Timestamp::from_microsecond(self.0).ok()?;
+        let text = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time).ok()?;
+        text.into_bytes().try_into().ok()
     }
 
     /// Reads `date T time [.fraction] [Z | offset]` (RFC 3339, and without an offset as UTC), cut to microseconds.

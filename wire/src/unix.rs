@@ -5,6 +5,7 @@
 //! when it is read, in the middle of what its receiver does with it. TCP does so only after a write that found no room.
 //! Here too: what comes is watched always, room only from such a write until there is some.
 
+use socket2::SockRef;
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -99,6 +100,18 @@ impl UnixStream {
     /// `WouldBlock` when there is nothing.
     pub fn try_read(&self, block: &mut [u8]) -> io::Result<usize> {
         self.try_read_with(block.len(), |mut socket| socket.read(block))
+    }
+
+    /// Reads what has come into the room that `held` has left, behind what is in it; 0 is the end, or that there is no room.
+    ///
+    /// # Errors
+    /// As [`Self::try_read`].
+    pub fn try_read_buf(&self, held: &mut Vec<u8>) -> io::Result<usize> {
+        let room = held.spare_capacity_mut();
+        let len = self.try_read_with(room.len(), |socket| SockRef::from(socket).recv(room))?;
+        // SAFETY: the kernel has written so many bytes into the room.
+        unsafe { held.set_len(held.len() + len) };
+        Ok(len)
     }
 
     /// Writes what there is room for.

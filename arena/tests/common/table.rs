@@ -23,36 +23,14 @@ const FLOOD_BYTES: usize = 64 << 20;
 const LINGER_MIN: Duration = Duration::from_millis(500);
 const LINGER_BYTES_MIN: usize = 32 << 10;
 
-/// What comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// An answer of ours; from 400 up it explains itself in JSON.
-    Ours(u16),
-    /// An answer of the HTTP library, which has no body.
-    Library(u16),
-    /// The connection ends without an answer.
-    Close,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ours(status) => write!(f, "{status}"),
-            Self::Library(status) => write!(f, "{status} without a body"),
-            Self::Close => f.write_str("a plain close"),
-        }
-    }
-}
-
 /// An input with its answers.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     name: String,
     request: Vec<u8>,
-    expected: Outcome,
+    expected: u16,
     after: After,
     allow: Option<&'static str>,
-    as_good: Vec<Outcome>,
 }
 
 /// What becomes of the connection.
@@ -68,8 +46,7 @@ enum After {
 
 /// A row that is answered with `status`, and the connection stays.
 pub(crate) fn row(name: impl Into<String>, request: impl Into<Vec<u8>>, status: u16) -> Row {
-    let (name, request, expected) = (name.into(), request.into(), Outcome::Ours(status));
-    Row { name, request, expected, after: After::Stays, allow: None, as_good: Vec::new() }
+    Row { name: name.into(), request: request.into(), expected: status, after: After::Stays, allow: None }
 }
 
 impl Row {
@@ -89,16 +66,6 @@ impl Row {
     pub(crate) fn allow(mut self, methods: &'static str) -> Self {
         self.allow = Some(methods);
         self
-    }
-
-    /// What the last paragraph of the contract permits instead, and why this row needs it.
-    pub(crate) fn or(mut self, as_good: impl IntoIterator<Item = Outcome>, _why: &'static str) -> Self {
-        self.as_good.extend(as_good);
-        self
-    }
-
-    fn is_good(&self, outcome: Outcome) -> bool {
-        self.expected == outcome || self.as_good.contains(&outcome)
     }
 
     fn is_head(&self) -> bool {
@@ -137,95 +104,67 @@ impl Failures {
 pub(crate) fn run(system: &System, rows: &[Row]) {
     let mut failures = Failures::default();
     for row in rows {
-        let seen: Vec<(Way, Outcome)> = system
-            .ways()
-            .into_iter()
-            .filter_map(|way| run_row(system, &way, row, &mut failures).map(|outcome| (way, outcome)))
-            .collect();
-        for pair in seen.windows(2) {
-            let [(way, outcome), (other_way, other)] = pair else { continue };
-            if outcome != other {
-                let got = format_args!("{outcome} of {way}, {other} of {other_way}");
-                failures.note(&row.name, "all ways to agree", got);
-            }
+        for way in system.ways() {
+            run_row(system, &way, row, &mut failures);
         }
     }
     failures.finish();
 }
 
-fn run_row(system: &System, way: &Way, row: &Row, failures: &mut Failures) -> Option<Outcome> {
+fn run_row(system: &System, way: &Way, row: &Row, failures: &mut Failures) {
     let name = format!("{} ({way})", row.name);
     let recorded_before = system.recorded();
-    let (outcome, flaws) = match send_once(way, row) {
+    let (status, flaws) = match send_once(way, row) {
         Ok(seen) => seen,
-        Err(end) => {
-            failures.note(&name, row.expected, end);
-            return None;
-        }
+        Err(end) => return failures.note(&name, row.expected, end),
     };
-    if row.expected != outcome {
-        eprintln!("ALT {name}: {} -> {outcome}", row.expected);
-    }
-    if !row.is_good(outcome) {
-        failures.note(&name, row.expected, outcome);
-    }
+    failures.equal(&name, row.expected, status);
     for flaw in flaws {
-        failures.note(&name, format_args!("{outcome} in good order"), flaw);
+        failures.note(&name, format_args!("{status} in good order"), flaw);
     }
-    let mut accepted = u64::from(outcome == Outcome::Ours(202));
+    let mut accepted = u64::from(status == 202);
     failures.equal(&format!("{name}, recorded"), accepted, system.recorded() - recorded_before);
     if row.after == After::Lingers {
         let name = format!("{name}, by a client that goes on writing");
         match send_without_end(way, row) {
-            Ok(outcome) => accepted += u64::from(outcome == Outcome::Ours(202)),
+            Ok(status) => accepted += u64::from(status == 202),
             Err(flaw) => failures.note(&name, row.expected, flaw),
         }
         failures.equal(&format!("{name}, recorded"), accepted, system.recorded() - recorded_before);
     }
-    Some(outcome)
 }
 
-/// Sends the row; what came back, and what is wrong about it.
-fn send_once(way: &Way, row: &Row) -> Result<(Outcome, Vec<String>), String> {
+/// Sends the row; the status that came back, and what is wrong about the answer.
+fn send_once(way: &Way, row: &Row) -> Result<(u16, Vec<String>), String> {
     let id = fresh_id();
     let mut connection = way.connect();
     let began = Instant::now();
     connection.send(&with_id(&row.request, &id));
-    let mut flaws = Vec::new();
-    let outcome = match answer(&mut connection, row)? {
-        Some((outcome, answer)) => {
-            flaws.extend(flaws_of(&answer, outcome, row, &id));
-            flaws.extend(flaw_after(&mut connection, row.after));
-            // Later, or with more to read, the server may have had enough.
-            let is_watched = began.elapsed() < LINGER_MIN && row.request.len() < LINGER_BYTES_MIN;
-            if row.after == After::Lingers && is_watched && !connection.is_heard() {
-                flaws.push("a close that does not linger".to_owned());
-            }
-            outcome
-        }
-        None => Outcome::Close,
-    };
-    Ok((outcome, flaws))
+    let answer = answer(&mut connection, row)?;
+    let mut flaws = flaws_of(&answer, row, &id);
+    flaws.extend(flaw_after(&mut connection, row.after));
+    // Later, or with more to read, the server may have had enough.
+    let is_watched = began.elapsed() < LINGER_MIN && row.request.len() < LINGER_BYTES_MIN;
+    if row.after == After::Lingers && is_watched && !connection.is_heard() {
+        flaws.push("a close that does not linger".to_owned());
+    }
+    Ok((answer.status, flaws))
 }
 
-/// The answer, interim ones passed over. `None` when the connection ended instead.
-fn answer(connection: &mut Connection, row: &Row) -> Result<Option<(Outcome, Answer)>, String> {
+/// The answer, interim ones passed over.
+fn answer(connection: &mut Connection, row: &Row) -> Result<Answer, String> {
     loop {
         match connection.answer(row.is_head()) {
             Ok(answer) if answer.status == 100 => (),
-            Ok(answer) if answer.status >= 400 && answer.body.is_empty() && !row.is_head() => {
-                return Ok(Some((Outcome::Library(answer.status), answer)));
-            }
-            Ok(answer) => return Ok(Some((Outcome::Ours(answer.status), answer))),
-            Err(End::Closed | End::Reset) => return Ok(None),
+            Ok(answer) => return Ok(answer),
             Err(end) => return Err(end.to_string()),
         }
     }
 }
 
-fn flaws_of(answer: &Answer, outcome: Outcome, row: &Row, id: &str) -> Vec<String> {
+fn flaws_of(answer: &Answer, row: &Row, id: &str) -> Vec<String> {
     let mut flaws = Vec::new();
-    if matches!(outcome, Outcome::Ours(400..)) && !row.is_head() {
+    if answer.status >= 400 && !row.is_head() {
         flaws.extend(answer.error_flaw());
     }
     flaws.extend(
@@ -262,7 +201,7 @@ fn flaw_after(connection: &mut Connection, after: After) -> Option<String> {
 
 /// Sends the row, then payments until the server takes no more: the answer must arrive whole, the stream must end in
 /// order, and the server must be gone although there is more to read.
-pub(crate) fn send_without_end(way: &Way, row: &Row) -> Result<Outcome, String> {
+pub(crate) fn send_without_end(way: &Way, row: &Row) -> Result<u16, String> {
     let mut connection = way.connect();
     let mut writer = connection.writer();
     let request = with_id(&row.request, &fresh_id());
@@ -282,18 +221,15 @@ pub(crate) fn send_without_end(way: &Way, row: &Row) -> Result<Outcome, String> 
         }
         Err("it reads for ever")
     });
-    let Some((outcome, _)) = answer(&mut connection, row)? else {
-        flood.join().expect("the writer does not panic")?;
-        return Ok(Outcome::Close);
-    };
-    if !row.is_good(outcome) {
-        return Err(outcome.to_string());
+    let status = answer(&mut connection, row)?.status;
+    if status != row.expected {
+        return Err(status.to_string());
     }
     match (connection.end(), way) {
         // A Unix socket tells the writer's reset before the end that came first.
         (End::Closed, _) | (End::Reset, Way::Api(_)) => (),
-        (end, _) => return Err(format!("{end} after the answer {outcome}")),
+        (end, _) => return Err(format!("{end} after the answer {status}")),
     }
     flood.join().expect("the writer does not panic")?;
-    Ok(outcome)
+    Ok(status)
 }

@@ -1,28 +1,24 @@
-//! One connection: what it is doing, and the parser's view of it.
+//! One connection: what it is doing, what has come of it, and whose it is.
 //!
-//! The parser reads through [`Io`], which lends it what has come (see [`super::intake`]) and knows from that when the
-//! connection is *at rest*: every answer is written whole, and nothing of the next request is held by anybody. At rest a
-//! connection needs no parser, and another process can have it.
+//! It is *at rest* when every answer is written whole and nobody holds a byte of the next request: another process can
+//! have it then.
 //!
 //! A client that lb has handed off ([`crate::handoff`]) is only looked at while its request is read and decided, so
 //! that the whole request is still in the socket if this process dies. Its bytes are taken out, and its word says so,
 //! right before the first byte of an answer is written: an answer that may be given twice would put every later one in
 //! the wrong place. What must not be decided twice is taken out before that.
 
-use super::intake::Intake;
+use super::request::{Next, Reader, Refused, Whole};
 use super::stream::Stream;
 use crate::handoff::Place;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::time::Instant;
 
 /// One look at a connection, and what is looked at without being taken: more than the longest request that is answered
-/// with anything but a refusal (a request line of 2 KiB, 8 KiB of fields, a body of 4 KiB).
+/// with anything but a refusal and does not come in chunks (a request line of 2 KiB, 8 KiB of fields, a body of 4 KiB).
 const LOOK_BYTES: usize = 16 * 1024;
 
 const _: () =
@@ -37,7 +33,7 @@ pub(super) enum Phase {
     Receiving,
     /// Its handler works.
     Handling,
-    /// Its answer is being written.
+    /// Its answer does not go out at once.
     Answering,
 }
 
@@ -45,8 +41,6 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     GoOn,
-    /// Give up the parser, if nothing is going on.
-    Park,
     /// Come to rest, for another process.
     Release,
     /// Answer what has begun, then close.
@@ -55,12 +49,22 @@ pub(super) enum Order {
     End,
 }
 
+/// What a connection brings.
+pub(super) enum Event {
+    Request(Box<Whole>),
+    Refused(Refused),
+    /// The client waits for a word before it sends its body.
+    Word,
+    /// It has said all, and whether in the middle of a request.
+    Over(bool),
+}
+
 /// What the edge knows of one connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) stream: Stream,
     place: Option<Place>,
-    intake: RefCell<Intake>,
+    reader: RefCell<Reader>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     order: Cell<Order>,
@@ -68,57 +72,33 @@ pub(super) struct Connection {
     is_ordered: Cell<bool>,
     /// Of the task that serves it: smaller than what a channel or a notification keeps for each that waits.
     waker: RefCell<Option<Waker>>,
-    /// Bytes that the parser has, or waits for, and that are still in the socket.
+    /// The last so many bytes that have come were only looked at.
     untaken: Cell<usize>,
     is_consumed: Cell<bool>,
-    /// The parser has the whole answer to the request, and it is not written yet.
-    has_answer: Cell<bool>,
-    /// It ends after this answer.
-    is_last: Cell<bool>,
-    /// The parser would have read on before the answer was written.
-    is_wanted: Cell<bool>,
     is_over: Cell<bool>,
-    pub(super) has_parser: Cell<bool>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, place: Option<Place>, order: Order) -> Self {
+    pub(super) fn new(stream: Stream, place: Option<Place>) -> Self {
         Self {
             stream,
             place,
-            intake: RefCell::new(Intake::new()),
+            reader: RefCell::default(),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(Instant::now()),
-            order: Cell::new(order),
+            order: Cell::new(Order::GoOn),
             is_ordered: Cell::new(false),
             waker: RefCell::default(),
             untaken: Cell::new(0),
             is_consumed: Cell::new(false),
-            has_answer: Cell::new(false),
-            is_last: Cell::new(false),
-            is_wanted: Cell::new(false),
             is_over: Cell::new(false),
-            has_parser: Cell::new(false),
         }
     }
 
-    // What is asked of it.
-
-    pub(super) fn phase_since(&self) -> (Phase, Instant) {
-        (self.phase.get(), self.since.get())
-    }
-
-    pub(super) fn is_handed_off(&self) -> bool {
-        self.place.is_some()
-    }
+    // What it is told.
 
     pub(super) fn order(&self, order: Order) {
         self.order.set(order);
-        self.remind();
-    }
-
-    /// Lets the task look at its order once more.
-    fn remind(&self) {
         self.is_ordered.set(true);
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -136,45 +116,27 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Looks at the order once more: it may have come while nothing could be done about it.
+    pub(super) fn recall_order(&self) {
+        self.is_ordered.set(self.order.get() != Order::GoOn);
+    }
+
     pub(super) fn current_order(&self) -> Order {
         self.order.get()
     }
 
-    /// Nobody holds a byte of it: the parser can go.
-    pub(super) fn is_at_rest(&self) -> bool {
-        let intake = self.intake.borrow();
-        self.phase.get() == Phase::Idle && intake.is_at_rest() && intake.waiting_len() == 0
-    }
+    // Whose it is.
 
-    /// Ready when there is work for a parser: a whole request, as far as can be seen, or an end.
-    ///
-    /// # Errors
-    /// When the connection is broken.
-    pub(super) fn poll_begin(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_over.get() && !self.intake.borrow().is_worth_parsing() {
-            ready!(self.poll_fetch(cx))?;
-            if self.phase.get() == Phase::Idle && !self.is_over.get() {
-                self.enter(Phase::Receiving);
-            }
-        }
-        Poll::Ready(Ok(()))
+    pub(super) fn is_handed_off(&self) -> bool {
+        self.place.is_some()
     }
 
     /// Another process can have it: it is at rest, or only looked at, and nobody works on an answer.
     pub(super) fn is_releasable(&self) -> bool {
-        let is_only_looked_at = self.place.is_some() && !self.is_consumed.get();
-        self.is_at_rest() || is_only_looked_at && matches!(self.phase.get(), Phase::Idle | Phase::Receiving)
-    }
-
-    /// False when it is not known whether the parser holds a part of the next request: it stays here to its end.
-    pub(super) fn is_sure(&self) -> bool {
-        self.intake.borrow().is_sure()
-    }
-
-    /// Closes it, unless it is another process's.
-    pub(super) fn close(self) {
-        if self.claim() {
-            self.stream.close();
+        match self.phase.get() {
+            Phase::Idle | Phase::Receiving if self.is_handed_off() => !self.is_consumed.get(),
+            Phase::Idle => self.reader.borrow().held_len() == 0,
+            _ => false,
         }
     }
 
@@ -189,13 +151,39 @@ impl Connection {
         true
     }
 
-    /// What comes next comes into a new one.
-    pub(super) fn forget_buffer(&self) {
-        self.intake.replace(Intake::new());
+    /// Takes what belongs to the request at hand out of the socket, for good; the next one begins behind all that has
+    /// come but the last `rest` bytes.
+    fn take(&self, rest: usize) -> io::Result<()> {
+        if !self.claim() {
+            return Err(io::Error::other("the client is another process's"));
+        }
+        let untaken = self.untaken.get();
+        self.untaken.set(untaken.min(rest));
+        self.stream.take(untaken.saturating_sub(rest))
     }
 
-    pub(super) fn go_on(&self) {
-        self.order.set(Order::GoOn);
+    /// Takes a whole request out of the socket, for good.
+    ///
+    /// # Errors
+    /// When the client is another process's by now, or gone.
+    pub(super) fn consume(&self) -> io::Result<()> {
+        let rest = self.reader.borrow().held_len();
+        self.take(rest)
+    }
+
+    /// Takes everything out that has come.
+    ///
+    /// # Errors
+    /// As [`Self::consume`].
+    pub(super) fn consume_all(&self) -> io::Result<()> {
+        self.take(0)
+    }
+
+    /// Closes it, unless it is another process's.
+    pub(super) fn close(self) {
+        if self.claim() {
+            self.stream.close();
+        }
     }
 
     /// Ends our part in it without ending the connection.
@@ -214,89 +202,98 @@ impl Connection {
 
     // The course of a request.
 
+    pub(super) fn phase_since(&self) -> (Phase, Instant) {
+        (self.phase.get(), self.since.get())
+    }
+
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(Instant::now());
     }
 
-    /// The parser has found a head; `is_last` when its client wants a close after the answer.
-    pub(super) fn on_head(&self, body_bytes: Option<u64>, is_last: bool) {
-        self.intake.borrow_mut().on_head(body_bytes);
-        self.is_last.set(is_last);
-    }
-
-    /// The request is complete and goes to its handler.
+    /// Its request goes to a handler, which may take its time.
     pub(super) fn on_request(&self) {
-        self.intake.borrow_mut().on_request();
-        self.enter(Phase::Handling);
+        self.phase.set(Phase::Handling);
     }
 
-    /// The parser gets the answer with the next step.
-    pub(super) fn on_reply(&self, is_last: bool) {
-        self.intake.borrow_mut().on_request();
-        self.is_last.set(self.is_last.get() || is_last);
-        self.has_answer.set(true);
-        self.enter(Phase::Answering);
-    }
-
-    /// Takes the bytes of this request out of the socket, for good.
+    /// Writes an answer, or a word before it.
     ///
     /// # Errors
-    /// When the client is another process's by now, or gone.
-    pub(super) fn consume(&self) -> io::Result<()> {
-        if !self.claim() {
-            return Err(io::Error::other("the client is another process's"));
+    /// When the connection is broken.
+    pub(super) async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        match self.stream.try_write(bytes)? {
+            written if written == bytes.len() => Ok(()),
+            written => {
+                self.enter(Phase::Answering);
+                self.stream.write_all(&bytes[written..]).await
+            }
         }
-        self.stream.take(self.untaken.take())
     }
 
     /// The answer is in the socket, whole.
-    fn on_answer(&self, cx: &Context<'_>) {
-        let waiting_len = {
-            let mut intake = self.intake.borrow_mut();
-            intake.on_answer();
-            intake.waiting_len()
-        };
-        let is_sure = self.is_sure();
-        if is_sure || self.phase.get() == Phase::Answering {
-            self.enter(if is_sure && waiting_len == 0 { Phase::Idle } else { Phase::Receiving });
+    pub(super) fn on_answer(&self) {
+        let is_idle = self.reader.borrow().held_len() == 0;
+        self.enter(if is_idle { Phase::Idle } else { Phase::Receiving });
+        if let Some(place) = &self.place {
+            // It can only be ours still: lb gives nobody a client whose bytes are taken.
+            self.is_consumed.set(!place.rest());
         }
-        if is_sure && !self.is_last.get() {
-            if let Some(place) = &self.place
-                && self.is_consumed.get()
-            {
-                // It can only be ours still: lb gives nobody a client whose bytes are taken.
-                self.is_consumed.set(!place.rest());
+    }
+
+    /// The client has been told to go on with its request, for which it has no more time than others.
+    pub(super) fn on_word(&self) {
+        self.phase.set(Phase::Receiving);
+    }
+
+    /// What comes next.
+    ///
+    /// # Errors
+    /// When the connection is broken, or another process's.
+    pub(super) fn poll_event(&self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+        loop {
+            let next = self.reader.borrow_mut().next();
+            match next {
+                Ok(Next::Whole(whole)) => return Poll::Ready(Ok(Event::Request(whole))),
+                Err(refused) => return Poll::Ready(Ok(Event::Refused(refused))),
+                Ok(Next::More | Next::Word) => (),
             }
-            if self.order.get() != Order::GoOn {
-                self.remind();
+            let has_begun = self.reader.borrow().held_len() > 0;
+            if has_begun && self.phase.get() == Phase::Idle {
+                self.enter(Phase::Receiving);
             }
-        }
-        if self.is_wanted.take() {
-            cx.waker().wake_by_ref();
+            if matches!(next, Ok(Next::Word)) {
+                return Poll::Ready(Ok(Event::Word));
+            }
+            if self.is_over.get() {
+                return Poll::Ready(Ok(Event::Over(has_begun)));
+            }
+            ready!(self.poll_fetch(cx))?;
         }
     }
 
     /// Looks at, or reads, what has come. Pending when there is nothing new.
     fn poll_fetch(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_look = self.place.is_some();
+        let is_look = self.is_handed_off();
         let mut block = [MaybeUninit::uninit(); LOOK_BYTES];
         loop {
             ready!(self.stream.poll_readable(cx))?;
-            let known = if is_look { self.untaken.get() + self.intake.borrow().waiting_len() } else { 0 };
+            let known = self.untaken.get();
             match self.stream.read(&mut block, is_look) {
                 Ok(len) if len > known => {
                     // SAFETY: the kernel has written the first `len` bytes.
                     let bytes = unsafe { block[known..len].assume_init_ref() };
-                    self.intake.borrow_mut().push(bytes);
+                    self.reader.borrow_mut().push(bytes);
+                    if is_look {
+                        self.untaken.set(len);
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 Ok(0) => {
                     self.is_over.set(true);
                     return Poll::Ready(Ok(()));
                 }
-                // A look is full of what was lent already: a request longer than any that is answered well.
-                Ok(LOOK_BYTES) => self.consume()?,
+                // A look shows nothing beyond what is known, and all of that is of one request.
+                Ok(LOOK_BYTES) => self.consume_all()?,
                 // Another process has taken some of it: it is that one's client.
                 Ok(len) if len < known => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
                 // Nothing new was seen: whoever woke us meant something else, such as the end behind what is there.
@@ -310,75 +307,5 @@ impl Connection {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-    }
-}
-
-/// The parser's view of a connection. The connection stays ours, so that a close can linger after the parser is done
-/// with it.
-pub(super) struct Io(pub(super) Rc<Connection>);
-
-impl Read for Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut out: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let connection = &*self.0;
-        loop {
-            let lent = connection.intake.borrow_mut().lend(out.remaining(), |bytes| out.put_slice(bytes));
-            if lent > 0 {
-                if connection.place.is_some() {
-                    connection.untaken.set(connection.untaken.get() + lent);
-                }
-                if connection.phase.get() == Phase::Idle {
-                    connection.enter(Phase::Receiving);
-                }
-                return Poll::Ready(Ok(()));
-            }
-            if connection.is_over.get() {
-                return Poll::Ready(Ok(()));
-            }
-            if connection.intake.borrow().is_complete() {
-                // The next request is not looked at before this one is answered. Whoever wakes the parser then is the
-                // socket, or, if that has something already, the end of the answer.
-                if connection.stream.poll_readable(cx).is_ready() {
-                    connection.is_wanted.set(true);
-                }
-                return Poll::Pending;
-            }
-            ready!(connection.poll_fetch(cx))?;
-        }
-    }
-}
-
-impl Write for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.0.consume()?;
-        self.0.stream.poll_write(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    /// The parser calls this once it has nothing left to write; it gets an answer and writes it in one step, so what
-    /// was written is never a part of one.
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.0.has_answer.take() {
-            self.0.on_answer(cx);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.stream.end_writing())
     }
 }

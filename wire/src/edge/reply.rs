@@ -1,9 +1,11 @@
 //! An answer: what a handler says, and how it is put to the client.
 
+use crate::time::Timestamp;
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{self, HeaderValue};
-use hyper::{Response, StatusCode};
+use http::StatusCode;
+use http::header::HeaderValue;
+use std::cell::Cell;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,18 @@ pub struct Reply {
 
 /// `Content-Type` of JSON.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// All that an answer says beside its body, a long `Allow` excepted.
+const HEAD_BYTES_MAX: usize = 256;
+
+/// To whom an answer goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asker {
+    /// It asked with `HEAD`: it gets no body.
+    pub(super) is_head: bool,
+    /// It speaks HTTP/1.0: it must be told that the connection stays.
+    pub(super) is_old: bool,
+}
 
 impl Reply {
     /// An answer with a JSON body.
@@ -58,23 +72,111 @@ impl Reply {
         Self { retry_after: true, ..Self::error(StatusCode::SERVICE_UNAVAILABLE, code, message) }
     }
 
-    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
-        let has_body = !self.body.is_empty();
-        let mut response = Response::new(Full::new(self.body));
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        if has_body {
-            headers.insert(header::CONTENT_TYPE, self.content_type);
+    /// The answer as it is written.
+    pub(super) fn encode(&self, asker: Asker) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEAD_BYTES_MAX + self.body.len());
+        let mut put = |part: &[u8]| out.extend_from_slice(part);
+        put(b"HTTP/1.1 ");
+        put(self.status.as_str().as_bytes());
+        put(b" ");
+        put(self.status.canonical_reason().unwrap_or_default().as_bytes());
+        if !self.body.is_empty() {
+            put(b"\r\ncontent-type: ");
+            put(self.content_type.as_bytes());
         }
-        if let Some(allow) = self.allow {
-            headers.insert(header::ALLOW, allow);
+        if let Some(allow) = &self.allow {
+            put(b"\r\nallow: ");
+            put(allow.as_bytes());
         }
         if self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            put(b"\r\nretry-after: 1");
         }
         if self.close {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            put(b"\r\nconnection: close");
+        } else if asker.is_old {
+            put(b"\r\nconnection: keep-alive");
         }
-        response
+        // RFC 9110 section 8.6. Of an answer to HEAD that has no body here nobody knows how long it would be.
+        if self.status != StatusCode::NO_CONTENT && !(asker.is_head && self.body.is_empty()) {
+            put(b"\r\ncontent-length: ");
+            put(itoa::Buffer::new().format(self.body.len()).as_bytes());
+        }
+        put(b"\r\ndate: ");
+        put(&date());
+        put(b"\r\n\r\n");
+        if !asker.is_head {
+            put(&self.body);
+        }
+        out
+    }
+}
+
+/// `Sat, 21 Nov 2026 12:34:56 GMT`
+type Date = [u8; 29];
+
+/// The present, as RFC 9110 section 5.6.7 writes it. The text is made once a second.
+fn date() -> Date {
+    thread_local! {
+        static LAST: Cell<(u64, Date)> = const { Cell::new((0, *b"Thu, 01 Jan 1970 00:00:00 GMT")) };
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (second, date) = LAST.get();
+    if now == second {
+        return date;
+    }
+    let date = Timestamp::from_ms(now.saturating_mul(1_000)).as_http_date().unwrap_or(date);
+    LAST.set((now, date));
+    date
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(reply: &Reply, asker: Asker) -> String {
+        let text = String::from_utf8(reply.encode(asker)).unwrap();
+        let (before, rest) = text.split_once("\r\ndate: ").unwrap();
+        let (date, after) = rest.split_at(29);
+        assert!(date.ends_with(" GMT") && !date.contains("1970"), "{date}");
+        format!("{before}{after}")
+    }
+
+    #[test]
+    fn an_answer_says_what_its_client_has_to_know() {
+        let here = Asker::default();
+        assert_eq!(
+            text(&Reply::json(StatusCode::OK, "{}"), here),
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+        );
+        assert_eq!(
+            text(&Reply::empty(StatusCode::ACCEPTED), here),
+            "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
+        );
+        let allow = Some(HeaderValue::from_static("GET"));
+        assert_eq!(
+            text(&Reply { allow, ..Reply::empty(StatusCode::NO_CONTENT) }, here),
+            "HTTP/1.1 204 No Content\r\nallow: GET\r\n\r\n"
+        );
+        assert_eq!(
+            text(&Reply::unavailable("a", "b").closing(), here),
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+             connection: close\r\ncontent-length: 27\r\n\r\n{\"error\":\"a\",\"message\":\"b\"}"
+        );
+    }
+
+    #[test]
+    fn an_answer_to_head_has_no_body_and_one_of_http_1_0_says_that_it_stays() {
+        let head = Asker { is_head: true, is_old: false };
+        assert_eq!(
+            text(&Reply::json(StatusCode::OK, "{}"), head),
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+        );
+        assert_eq!(text(&Reply::empty(StatusCode::OK), head), "HTTP/1.1 200 OK\r\n\r\n");
+        let old = Asker { is_head: false, is_old: true };
+        assert_eq!(
+            text(&Reply::empty(StatusCode::OK), old),
+            "HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n"
+        );
+        assert!(text(&Reply::empty(StatusCode::OK).closing(), old).contains("connection: close"));
     }
 }

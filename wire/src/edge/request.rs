@@ -1,12 +1,14 @@
-//! A request: what is checked of its head (CONTRACT section 5), and what is left of it for a handler.
+//! A request, and how it is put together from what has come of a connection. Pure: no socket.
 
-use super::reply::Reply;
-use super::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX, REQUEST_LINE_BYTES_MAX};
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, StatusCode, Version, http};
+use super::chunks::Chunks;
+use super::head::{self, Flaw, Framing, Head};
+use super::{HEAD_BYTES_MAX, REQUEST_LINE_BYTES_MAX};
+use bytes::Bytes;
+use http::Method;
+use http::header::HeaderValue;
+use http::uri::{PathAndQuery, Uri};
+use std::mem;
+use std::ops::Range;
 
 /// A request that has passed the checks, with the fields that mean something here.
 #[derive(Clone, Debug)]
@@ -14,7 +16,7 @@ pub struct Request {
     /// Its method, one of the registered ones.
     pub method: Method,
     /// Path and query, as the client wrote them.
-    pub target: http::uri::PathAndQuery,
+    pub target: PathAndQuery,
     /// `Content-Type`.
     pub content_type: Option<HeaderValue>,
     /// `Content-Encoding`.
@@ -40,180 +42,273 @@ fn is_repeatable(method: &Method, path: &str) -> bool {
         || (*method == Method::POST && path == "/payments")
 }
 
-/// True when the client wants the connection to close after the answer.
-pub(super) fn is_last(request: &hyper::Request<Incoming>) -> bool {
-    let mut options = request
-        .headers()
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|field| field.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii));
-    let mut has = |option: &[u8]| options.any(|each| each.eq_ignore_ascii_case(option));
-    match request.version() {
-        Version::HTTP_11 => has(b"close"),
-        _ => !has(b"keep-alive"),
-    }
+/// What a connection has brought.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Nothing yet.
+    More,
+    /// A client that waits to be told that it may send the body.
+    Word,
+    Whole(Box<Whole>),
 }
 
-/// Checks the head and reads the body.
-pub(super) async fn receive(request: hyper::Request<Incoming>) -> Result<Request, Reply> {
-    let (head, body) = request.into_parts();
-    check_head(&head)?;
-    let target = head
-        .uri
-        .path_and_query()
-        .cloned()
-        .ok_or_else(|| Reply::error(StatusCode::BAD_REQUEST, "bad_target", "send a path"))?;
-    let body = read_body(body).await?;
-    let mut headers = head.headers;
-    Ok(Request {
-        method: head.method,
-        target,
-        content_type: headers.remove(header::CONTENT_TYPE),
-        content_encoding: headers.remove(header::CONTENT_ENCODING),
-        token: headers.remove(TOKEN),
-        body,
-    })
+/// A whole request, and what its answer has to know.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) request: Request,
+    /// Its client wants a close after the answer.
+    pub(super) is_last: bool,
+    /// It is of HTTP/1.0.
+    pub(super) is_old: bool,
 }
 
-/// The header that carries a token, as the processors' own does (CONTRACT section 2).
-pub const TOKEN: header::HeaderName = header::HeaderName::from_static("x-rinha-token");
-
-fn check_head(head: &http::request::Parts) -> Result<(), Reply> {
-    let bad = |code, message| Err(Reply::error(StatusCode::BAD_REQUEST, code, message));
-    if !is_registered(&head.method) {
-        return Err(Reply::error(
-            StatusCode::NOT_IMPLEMENTED,
-            "unknown_method",
-            "use GET, HEAD, POST or OPTIONS",
-        ));
-    }
-    let target_bytes = head.uri.path_and_query().map_or(0, |target| target.as_str().len())
-        + head.uri.authority().map_or(0, |authority| authority.as_str().len() + "http://".len());
-    // Method, target, two spaces, version, CR LF.
-    if head.method.as_str().len() + target_bytes + 12 > REQUEST_LINE_BYTES_MAX {
-        return Err(Reply::error(
-            StatusCode::URI_TOO_LONG,
-            "target_too_long",
-            "send a request line of at most 2 KiB",
-        ));
-    }
-    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if head.headers.len() > FIELDS_MAX || bytes > HEAD_BYTES_MAX {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(Reply::error(
-            status,
-            "head_too_large",
-            "send at most 64 header fields and 8 KiB of them",
-        ));
-    }
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    let is_addressed = match (hosts.next(), hosts.next()) {
-        (None, _) => head.version != Version::HTTP_11,
-        (Some(host), None) => is_host(host.as_bytes()),
-        (Some(_), Some(_)) => false,
-    };
-    if !is_addressed {
-        return bad("bad_host", "send exactly one Host field: a name or an address, and a port if need be");
-    }
-    if head.headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some() {
-        return bad("repeated_type", "send Content-Type at most once");
-    }
-    check_transfer_coding(&head.headers)
+/// What is no request that we take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub(super) flaw: Flaw,
+    /// It claims to be one of `HEAD`, and gets no body.
+    pub(super) is_head: bool,
 }
 
-/// What RFC 9112 section 3.2 wants in a `Host` field, and refused otherwise: RFC 3986's host, and a port or none.
-fn is_host(host: &[u8]) -> bool {
-    let is_in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
-    let (is_complete, port) = match host {
-        [b'[', address @ ..] => {
-            let len = address.iter().take_while(|byte| is_in_name(byte) || **byte == b':').count();
-            let (_, rest) = address.split_at(len);
-            (rest.starts_with(b"]"), rest.get(1..).unwrap_or_default())
-        }
-        name => (true, name.split_at(name.iter().take_while(|byte| is_in_name(byte)).count()).1),
-    };
-    let is_port = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    is_complete && is_port
+/// Finds requests in what has come of a connection.
+///
+/// Nearly all come whole and are read in one go; one that comes in pieces is looked at when a line of its head ends, then
+/// when its body may have.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    held: Vec<u8>,
+    /// In so many bytes no head ends.
+    seen: usize,
+    /// A request whose head has come, and its body has not.
+    begun: Option<Box<Begun>>,
 }
 
-/// hyper reads a body whose last coding is chunked; anything before that one is a coding that nobody here undoes.
-fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Reply> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(Reply::error(
-            StatusCode::NOT_IMPLEMENTED,
-            "unknown_coding",
-            "use Transfer-Encoding: chunked or none",
-        )),
+#[derive(Debug)]
+struct Begun {
+    head: Head,
+    chunks: Chunks,
+    /// A part of the body has come, or its client was told to send it.
+    has_body: bool,
+}
+
+impl Reader {
+    /// Takes what has come.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
     }
-}
 
-fn is_registered(method: &Method) -> bool {
-    [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::OPTIONS,
-        Method::PUT,
-        Method::DELETE,
-        Method::PATCH,
-        Method::TRACE,
-        Method::CONNECT,
-    ]
-    .contains(method)
-}
-
-async fn read_body(mut body: Incoming) -> Result<Bytes, Reply> {
-    let too_large =
-        || Reply::error(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "send a body of at most 4 KiB");
-    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(too_large());
+    /// Bytes that have come and belong to no whole request yet.
+    pub(super) fn held_len(&self) -> usize {
+        self.held.len()
     }
-    let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let broken =
-            |_| Reply::error(StatusCode::BAD_REQUEST, "bad_body", "send the body as it was announced");
-        let Ok(data) = frame.map_err(broken)?.into_data() else {
-            continue;
+
+    /// The next request.
+    ///
+    /// # Errors
+    /// What is said to who sends something else. Nothing that comes after it is a request.
+    pub(super) fn next(&mut self) -> Result<Next, Refused> {
+        let is_head = self.held.trim_ascii_start().starts_with(b"HEAD ");
+        self.read().map_err(|flaw| Refused { flaw, is_head })
+    }
+
+    fn read(&mut self) -> Result<Next, Flaw> {
+        let mut begun = match self.begun.take() {
+            Some(begun) => begun,
+            None => match self.head()? {
+                None => return Ok(Next::More),
+                Some(head) => {
+                    if let Framing::Length(len) = head.framing
+                        && self.held.len() >= head.len + len
+                    {
+                        return self.cut(&head, head.len + len, None);
+                    }
+                    Box::new(Begun { head, chunks: Chunks::default(), has_body: false })
+                }
+            },
         };
-        if first.len() + whole.len() + data.len() > BODY_BYTES_MAX {
-            return Err(too_large());
+        let at = begun.head.len;
+        match begun.head.framing {
+            Framing::Length(len) if self.held.len() >= at + len => {
+                return self.cut(&begun.head, at + len, None);
+            }
+            Framing::Length(_) => (),
+            Framing::Chunks => {
+                let (len, body) = begun.chunks.read(&self.held[at..])?;
+                if body.is_some() {
+                    return self.cut(&begun.head, at + len, body);
+                }
+                // Nobody needs it any more.
+                self.held.drain(at..at + len);
+                begun.has_body |= len > 0;
+            }
         }
-        // Nearly every body comes in one piece.
-        if first.is_empty() {
-            first = data;
-        } else {
-            whole.extend_from_slice(&data);
+        begun.has_body |= self.held.len() > at;
+        let wants_word = begun.head.expects_word && !begun.has_body;
+        // Once is enough.
+        begun.has_body |= wants_word;
+        self.begun = Some(begun);
+        Ok(if wants_word { Next::Word } else { Next::More })
+    }
+
+    fn head(&mut self) -> Result<Option<Head>, Flaw> {
+        // A head ends with a line, and one that never can is known by a byte that no head has.
+        let decides = |byte: &u8| *byte == b'\n' || byte.is_ascii_control() && !matches!(byte, b'\r' | b'\t');
+        let is_long = self.held.len() > REQUEST_LINE_BYTES_MAX && self.seen <= REQUEST_LINE_BYTES_MAX
+            || self.held.len() > REQUEST_LINE_BYTES_MAX + HEAD_BYTES_MAX;
+        if !is_long && !self.held[self.seen..].iter().any(decides) {
+            self.seen = self.held.len();
+            return Ok(None);
         }
+        self.seen = self.held.len();
+        head::parse(&self.held)
     }
-    if whole.is_empty() {
-        return Ok(first);
+
+    /// Takes a request out that ends at `end`; a body in chunks is put together already.
+    fn cut(&mut self, head: &Head, end: usize, body: Option<Vec<u8>>) -> Result<Next, Flaw> {
+        let rest = self.held.split_off(end);
+        let bytes = Bytes::from(mem::replace(&mut self.held, rest));
+        self.seen = 0;
+        let part = |range: &Range<usize>| bytes.slice(range.clone());
+        let field = |range: &Option<Range<usize>>| {
+            range.as_ref().and_then(|range| HeaderValue::from_maybe_shared(part(range)).ok())
+        };
+        let request = Request {
+            method: head.method.clone(),
+            target: path_and_query(part(&head.target))?,
+            content_type: field(&head.content_type),
+            content_encoding: field(&head.content_encoding),
+            token: field(&head.token),
+            body: body.map_or_else(|| bytes.slice(head.len..), Bytes::from),
+        };
+        Ok(Next::Whole(Box::new(Whole { request, is_last: head.is_last, is_old: head.is_old })))
     }
-    Ok([first, whole.freeze()].concat().into())
+}
+
+/// Of a path, a whole address, or `*`.
+fn path_and_query(target: Bytes) -> Result<PathAndQuery, Flaw> {
+    let target = Uri::from_maybe_shared(target).ok().and_then(|uri| uri.into_parts().path_and_query);
+    match target {
+        // RFC 9110 section 4.2.3: an empty path is as good as `/`, and is shown so.
+        Some(target) if target.as_str().starts_with('?') => PathAndQuery::try_from(target.to_string()).ok(),
+        target => target,
+    }
+    .ok_or(Flaw::bad("bad_target", "send a path"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// What is read of a stream that comes in pieces of so many bytes: requests, then a refusal, or what is left.
+    fn read(bytes: &[u8], piece: usize) -> (Vec<String>, Result<usize, u16>) {
+        let mut reader = Reader::default();
+        let mut requests = Vec::new();
+        let mut pieces = bytes.chunks(piece);
+        loop {
+            match reader.next() {
+                Ok(Next::Whole(whole)) => requests.push(format!("{whole:?}")),
+                Ok(Next::Word) => (),
+                Ok(Next::More) => match pieces.next() {
+                    Some(piece) => reader.push(piece),
+                    None => return (requests, Ok(reader.held_len())),
+                },
+                Err(refused) => return (requests, Err(refused.flaw.status.as_u16())),
+            }
+        }
+    }
+
+    const PAYMENT: &str =
+        "POST /payments?a HTTP/1.1\r\nHost: a\r\nContent-Type: x/y\r\nContent-Length: 4\r\n\r\nbody";
 
     #[test]
-    fn a_host_is_a_name_or_an_address_with_a_port_or_without() {
-        for host in ["espora", "", "a_b-c.example:9999", "10.0.0.1:80", "[::1]", "[::1]:9999", "espora:"] {
-            assert!(is_host(host.as_bytes()), "{host}");
+    fn requests_are_found_one_behind_the_other_however_they_come() {
+        let coded = "\r\nPOST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
+        let bytes = [PAYMENT, coded, "GET http://a?/b HTTP/1.0\r\n\r\n", PAYMENT, "GET"].concat();
+        for piece in [1, 2, 7, 100, 1000] {
+            let (requests, rest) = read(bytes.as_bytes(), piece);
+            assert_eq!((requests.len(), rest), (4, Ok(3)), "by {piece}");
+            assert!(
+                requests[0].contains("/payments?a") && requests[0].contains("b\"body\""),
+                "{}",
+                requests[0]
+            );
+            assert!(requests[1].contains("b\"a\""), "{}", requests[1]);
+            assert!(
+                requests[2].contains("target: /?/b,") && requests[2].contains("is_old: true"),
+                "{}",
+                requests[2]
+            );
+            assert_eq!(requests[3], requests[0]);
         }
-        for host in [
-            "a b", "a\tb", "a, b", "a/b", "a?b", "a#b", "a@b", "a\\b", "<a>", "a:http", "a:-1", "a:80:80",
-            "[::1", "::1", "[::1]a", "]", "é",
+    }
+
+    #[test]
+    fn nothing_is_read_behind_what_is_refused() {
+        for (bad, status) in [
+            ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("\x16\x03\x01", 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
         ] {
-            assert!(!is_host(host.as_bytes()), "{host}");
+            for piece in [1, 5, 1000] {
+                let bytes = [PAYMENT, bad, PAYMENT].concat();
+                let (requests, rest) = read(bytes.as_bytes(), piece);
+                assert_eq!((requests.len(), rest), (1, Err(status)), "{bad:?} by {piece}");
+            }
         }
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_refused_as_soon_as_it_is_too_long() {
+        for (beginning, max, status) in [
+            ("GET /", REQUEST_LINE_BYTES_MAX, 414),
+            ("GET / HTTP/1.1\r\nA: ", REQUEST_LINE_BYTES_MAX + HEAD_BYTES_MAX, 431),
+        ] {
+            let mut reader = Reader::default();
+            reader.push(beginning.as_bytes());
+            let mut held = beginning.len();
+            let refusal = loop {
+                match reader.next() {
+                    Ok(_) => reader.push(b"a"),
+                    Err(refused) => break refused.flaw.status.as_u16(),
+                }
+                held += 1;
+                assert!(held <= max + 1, "{held} bytes are held");
+            };
+            assert_eq!(refusal, status);
+        }
+    }
+
+    #[test]
+    fn of_a_body_in_chunks_only_what_is_not_read_is_held() {
+        let mut reader = Reader::default();
+        let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        reader.push(head);
+        for _ in 0..1_000 {
+            assert!(matches!(reader.next(), Ok(Next::More)));
+            assert!(reader.held_len() < head.len() + 10);
+            reader.push(b"1;aa\r\na\r\n2");
+            assert!(matches!(reader.next(), Ok(Next::More)));
+            reader.push(b"\r\nab\r\n");
+        }
+        reader.push(b"0\r\n\r\nGET");
+        assert!(matches!(reader.next(), Ok(Next::Whole(whole)) if whole.request.body.len() == 3_000));
+        assert_eq!(reader.held_len(), 3);
+    }
+
+    #[test]
+    fn who_expects_a_word_gets_it_once_and_who_goes_on_without_it_does_not() {
+        let head = PAYMENT.replace("\r\n\r\nbody", "\r\nExpect: 100-continue\r\n\r\n");
+        let mut reader = Reader::default();
+        reader.push(head.as_bytes());
+        assert!(matches!(reader.next(), Ok(Next::Word)));
+        assert!(matches!(reader.next(), Ok(Next::More)));
+        reader.push(b"body");
+        assert!(matches!(reader.next(), Ok(Next::Whole(_))));
+        reader.push(head.as_bytes());
+        reader.push(b"b");
+        assert!(matches!(reader.next(), Ok(Next::More)));
     }
 
     #[test]
@@ -223,5 +318,30 @@ mod tests {
         assert!(!is_repeatable(&Method::POST, "/purge-payments"));
         assert!(!is_repeatable(&Method::POST, "/payments/"));
         assert!(!is_repeatable(&Method::PUT, "/payments"));
+    }
+
+    proptest! {
+        /// Requests, what is left of the stream, and whether it is refused.
+        #[test]
+        fn how_a_stream_is_cut_makes_no_difference(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    PAYMENT, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+                    "1\r\na\r\n", "0\r\n\r\n", "A: b\r\n", "\n", "\r", "\0", "x", " ", "Content-Length: 2\r\n\r\nab",
+                    "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n",
+                ]),
+                0..7,
+            ),
+            piece in 1_usize..40,
+        ) {
+            // Only where a line ends it is looked whether there is a head.
+            let bytes = (parts.concat() + "\n").into_bytes();
+            prop_assert_eq!(read(&bytes, piece), read(&bytes, 10_000));
+        }
+
+        #[test]
+        fn whatever_comes_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400), piece in 1_usize..60) {
+            let _ = read(&bytes, piece);
+        }
     }
 }

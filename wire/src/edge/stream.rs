@@ -5,12 +5,12 @@ use crate::unix::UnixStream;
 use nix::sys::socket::MsgFlags;
 use socket2::SockRef;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -105,25 +105,28 @@ impl Stream {
         Ok(())
     }
 
-    pub(super) fn poll_write(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        loop {
-            match either!(self, stream => stream.try_write_vectored(parts)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(match self {
-                        Self::Tcp(stream) => stream.poll_write_ready(cx),
-                        Self::Unix(stream) => stream.poll_room(cx),
-                    })?;
-                }
-                written => return Poll::Ready(written),
-            }
+    /// Writes what there is room for, which may be nothing.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match either!(self, stream => stream.try_write(bytes)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            written => written,
+        }
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_room(cx),
         }
     }
 
     /// Writes all of it.
     pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let written = poll_fn(|cx| self.poll_write(cx, &[IoSlice::new(bytes)])).await?;
-            bytes = &bytes[written..];
+            match self.try_write(bytes)? {
+                0 => poll_fn(|cx| self.poll_room(cx)).await?,
+                written => bytes = &bytes[written..],
+            }
         }
         Ok(())
     }
