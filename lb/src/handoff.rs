@@ -242,16 +242,17 @@ impl HandOff {
 
     // Events.
 
-    /// Takes what the kernel has. True when that was all.
+    /// Takes what the kernel has. True when that was all: what comes from here on wakes us again.
     fn turn(&mut self) -> io::Result<bool> {
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
-            Err(Errno::EINTR) => 0,
+            Err(Errno::EINTR) => return Ok(false),
             waited => waited?,
         };
+        let mut is_all = count < EVENTS_MAX;
         for event in &events[..count] {
             match event.data() {
-                TOKEN_LISTENER => self.accept()?,
+                TOKEN_LISTENER => is_all &= self.accept()?,
                 token if token < TOKEN_FIRST_CONTROL + self.backends.len() as u64 => {
                     let backend = usize::try_from(token - TOKEN_FIRST_CONTROL).expect("an index of ours");
                     self.on_control(backend, event.events());
@@ -260,27 +261,28 @@ impl HandOff {
             }
         }
         self.offer_all();
-        Ok(count == 0)
+        Ok(is_all)
     }
 
-    fn accept(&mut self) -> io::Result<()> {
+    /// Takes those who have come, as many as are taken at a time. True when those were all.
+    fn accept(&mut self) -> io::Result<bool> {
         for _ in 0..ACCEPTS_MAX {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             match accept4(self.listener.as_raw_fd(), flags) {
                 // SAFETY: the kernel has just made it for us.
                 Ok(fd) => self.admit(unsafe { OwnedFd::from_raw_fd(fd) }),
-                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EAGAIN) => return Ok(true),
                 // The client has gone before it was accepted.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => (),
                 Err(error) => {
                     tracing::warn!("cannot accept: {error}");
                     self.epoll.delete(&*self.listener)?;
                     self.paused_until_ms = Some(self.now_ms() + ACCEPT_PAUSE_MS);
-                    return Ok(());
+                    return Ok(true);
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Takes a client that has come, or that another balancer has brought to rest.
@@ -309,9 +311,8 @@ impl HandOff {
         if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
             let low = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).expect("32 bits");
             let (slot, life) = (low(token), low(token >> 32));
-            if let Some(copy) = self.copies.remove(slot, life) {
-                self.unwatch(&copy);
-            }
+            // Its registration goes with the api's descriptor, and says nothing more until then.
+            drop(self.copies.remove(slot, life));
         }
     }
 
