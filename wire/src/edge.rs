@@ -425,14 +425,12 @@ where
             let asker = Asker { is_head: request.method == Method::HEAD, is_old };
             let mut reply = handler(request).await;
             reply.close |= is_last || connection.current_order() == Order::Drain;
-            if connection.consume().is_err() {
-                return Some(Outcome::Ended);
-            }
             (reply, asker)
         }
     };
     let bytes = reply.encode(asker);
-    if connection.write(&bytes).await.is_err() {
+    // Who dies between these two leaves a client of whom nobody knows what it was told: nothing else is between them.
+    if connection.consume().is_err() || connection.write(&bytes).await.is_err() {
         return Some(Outcome::Ended);
     }
     if reply.close {
