@@ -35,7 +35,7 @@ use crate::binaries::Binaries;
 use crate::config::{CargoVariables, Checkout};
 use crate::run_dir::RunDir;
 use crate::signals::{EXIT_INTERRUPTED, Signals};
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 use anyhow::{Context, ensure};
 use comparison::Comparison;
 use preview::PublishedFloor;
@@ -182,7 +182,7 @@ pub async fn bench(args: BenchArgs, envs: Vec<(String, String)>) -> anyhow::Resu
         write_json(&comparisons, path)?;
     }
     for comparison in &comparisons {
-        println!("{comparison}");
+        terminal::print(format_args!("{comparison}\n"));
     }
     Ok(ExitCode::SUCCESS)
 }

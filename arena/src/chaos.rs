@@ -22,7 +22,7 @@ use crate::binaries::Binaries;
 use crate::config::{Durability, StackArgs};
 use crate::report::{EXIT_CLEAN, EXIT_JUDGED, EXIT_MONEY};
 use crate::signals::{EXIT_INTERRUPTED, Signals};
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 use anyhow::ensure;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -190,9 +190,9 @@ impl Run {
         if let Some(path) = &self.args.json {
             self.totals.save(path)?;
         }
-        print!("{}", self.totals);
+        terminal::print(&self.totals);
         for wrong in &self.wrong {
-            println!("WRONG: {wrong}");
+            terminal::print(format_args!("WRONG: {wrong}\n"));
         }
         let is_right = self.wrong.is_empty() && self.totals.is_money_right();
         let (verdict, status) = match (is_right, self.totals.bad_summaries) {
@@ -200,7 +200,7 @@ impl Run {
             (true, _) => ("a summary was late, or had another status", EXIT_JUDGED),
             (false, _) => ("something is WRONG", EXIT_MONEY),
         };
-        println!("{:<14}{verdict}", "verdict");
+        terminal::print(format_args!("{:<14}{verdict}\n", "verdict"));
         Ok(ExitCode::from(status))
     }
 }

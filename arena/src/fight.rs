@@ -18,7 +18,7 @@ use crate::report::{Ended, Killed, Report};
 use crate::run_dir::RunDir;
 use crate::signals::{EXIT_INTERRUPTED, Signals};
 use crate::stack::{Stack, StackConfig};
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 use anyhow::Context;
 use std::cell::RefCell;
 use std::path::Path;
@@ -54,7 +54,7 @@ pub async fn fight(args: FightArgs, envs: Vec<(String, String)>) -> anyhow::Resu
     if let Some(path) = &args.json {
         write_json(&report, path)?;
     }
-    print!("{report}");
+    terminal::print(&report);
     Ok(ExitCode::from(report.exit_status()))
 }
 
@@ -122,18 +122,10 @@ impl Ground {
         let binaries = binaries.confined(limits.as_ref().map(Limits::entrances).unwrap_or_default());
         let run_dir = RunDir::new(args.stack.run_dir.as_deref())?;
         let config = StackConfig {
-            binaries,
-            run_dir: run_dir.path().to_owned(),
-            port: args.stack.port,
-            processor_ports: PerProcessor([0, 0]),
-            apis: args.stack.apis,
-            mode: args.stack.mode.clone(),
-            durability: args.stack.durability,
             fee_percent: plan.fee_percent,
             audit_margin_ms: plan.audit.margin_ms,
             token: args.token.clone(),
-            envs,
-            is_verbose: args.stack.verbose,
+            ..StackConfig::new(&args.stack, binaries, run_dir.path(), envs)
         };
         let stack = Stack::start(&config, terminal).await?;
         let theirs = PerProcessor(stack.theirs.0.map(Endpoint::from));

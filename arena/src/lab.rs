@@ -13,6 +13,7 @@ pub mod verdict;
 pub mod world;
 
 use crate::plan::{Choice, Plan};
+use crate::terminal;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -81,8 +82,8 @@ pub fn lab(args: &LabArgs) -> anyhow::Result<ExitCode> {
         Some(sweep) => return sweep.run(args).map(|()| ExitCode::SUCCESS),
         None => args.judge_all(|_| ())?,
     };
-    print!("{}", Summary::new(&verdicts));
-    println!("{:.0} real seconds", started.elapsed().as_secs_f64());
+    terminal::print(Summary::new(&verdicts));
+    terminal::print(format_args!("{:.0} real seconds\n", started.elapsed().as_secs_f64()));
     if let Some(path) = &args.json {
         let json = serde_json::to_vec_pretty(&verdicts)?;
         std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
@@ -137,11 +138,11 @@ impl LabArgs {
 /// One plan, event by event of those that a person wants to see.
 fn tell(args: &LabArgs, seed: u64) -> anyhow::Result<ExitCode> {
     let plan = args.plan_of(seed)?;
-    println!("{}", serde_json::to_string(&plan)?);
+    terminal::print(format_args!("{}\n", serde_json::to_string(&plan)?));
     let lived = world::live(&plan, seed, true);
     for (us, text) in &lived.story {
-        println!("{:>5}.{:06} {text}", us / 1_000_000, us % 1_000_000);
+        terminal::print(format_args!("{:>5}.{:06} {text}\n", us / 1_000_000, us % 1_000_000));
     }
-    println!("{}", verdict::judge(seed, &plan, &lived));
+    terminal::print(format_args!("{}\n", verdict::judge(seed, &plan, &lived)));
     Ok(ExitCode::SUCCESS)
 }

@@ -27,7 +27,7 @@ use crate::config::StackArgs;
 use crate::limits::Split;
 use crate::plan::{Choice, Plan};
 use crate::signals::{EXIT_INTERRUPTED, Signals};
-use crate::terminal::Terminal;
+use crate::terminal::{self, Terminal};
 use anyhow::{Context, bail};
 use clap::Args;
 use counts::Counts;
@@ -120,10 +120,10 @@ pub async fn profile(args: ProfileArgs, envs: Vec<(String, String)>) -> anyhow::
     };
     let text = report.to_string();
     fs::write(args.out.join("report.md"), &text).context("cannot write the report")?;
-    print!(
+    terminal::print(format_args!(
         "{text}\nIn {}: report.md, and of each process NAME.svg, NAME.folded, NAME.perf.data\n",
         args.out.display()
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

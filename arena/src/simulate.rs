@@ -4,6 +4,7 @@
 //! goes on where it was. The first violation ends the run with its seed; a failed assertion of the store is one.
 
 use crate::simulation::{Cells, run, tell};
+use crate::terminal;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -87,8 +88,10 @@ pub fn simulate(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     }));
     if let Some(seed) = args.tell {
         SEED.set(seed);
-        let verdict = tell(seed, |us, text| println!("{:>5}.{:06} {text}", us / 1_000_000, us % 1_000_000));
-        println!("{}", verdict.violation.as_deref().unwrap_or("nothing is wrong"));
+        let verdict = tell(seed, |us, text| {
+            terminal::print(format_args!("{:>5}.{:06} {text}\n", us / 1_000_000, us % 1_000_000));
+        });
+        terminal::print(format_args!("{}\n", verdict.violation.as_deref().unwrap_or("nothing is wrong")));
         return Ok(if verdict.violation.is_none() { ExitCode::SUCCESS } else { ExitCode::from(3) });
     }
     let mut state = match &args.state {
@@ -109,7 +112,7 @@ fn run_blocks(args: &SimulateArgs, state: &mut State) -> anyhow::Result<ExitCode
             Ok(done) => state.add(&done),
             Err(violation) => {
                 bar.abandon();
-                println!("{violation}");
+                terminal::print(format_args!("{violation}\n"));
                 return Ok(ExitCode::from(3));
             }
         }
@@ -121,9 +124,9 @@ fn run_blocks(args: &SimulateArgs, state: &mut State) -> anyhow::Result<ExitCode
     }
     bar.finish_and_clear();
     let simulated_hours = state.simulated_us / 3_600_000_000;
-    println!(
+    terminal::print(format_args!(
         "{} seeds, 0 violations: {} payments, {} faults, {} events in {simulated_hours} simulated hours and {:.0} real \
-         seconds\n{} cells reached\n{}",
+         seconds\n{} cells reached\n{}\n",
         state.seeds,
         state.payments,
         state.faults,
@@ -131,7 +134,7 @@ fn run_blocks(args: &SimulateArgs, state: &mut State) -> anyhow::Result<ExitCode
         state.busy_s,
         state.cells.reached(),
         state.cells
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -14,8 +14,9 @@
 use crate::binaries::Binaries;
 use crate::child::{Child, Exit, LIFE_MIN, Spec, Stopped};
 use crate::client::PATIENCE;
-use crate::config::{Durability, Role};
+use crate::config::{Durability, Role, StackArgs};
 use crate::endpoint::Endpoint;
+use crate::plan::Plan;
 use crate::sides::Ours;
 use crate::terminal::Terminal;
 use anyhow::{Context, bail};
@@ -43,6 +44,9 @@ const READY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long all children together have to end by themselves.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The processors' administrators' word unless another one is wanted: the competition's own.
+pub const TOKEN: &str = "123";
 
 /// Ends of children that are kept: so many that were planned, and so many that were not.
 const EXITS_MAX: usize = 64;
@@ -74,6 +78,28 @@ pub struct StackConfig {
     pub envs: Vec<(String, String)>,
     /// Whether the children's lines are shown.
     pub is_verbose: bool,
+}
+
+impl StackConfig {
+    /// What the command line says, with processors on free ports that keep and wait as in the preview.
+    #[must_use]
+    pub fn new(args: &StackArgs, binaries: Binaries, run_dir: &Path, envs: Vec<(String, String)>) -> Self {
+        let plan = Plan::preview();
+        Self {
+            binaries,
+            run_dir: run_dir.to_owned(),
+            port: args.port,
+            processor_ports: PerProcessor([0, 0]),
+            apis: args.apis,
+            mode: args.mode.clone(),
+            durability: args.durability,
+            fee_percent: plan.fee_percent,
+            audit_margin_ms: plan.audit.margin_ms,
+            token: TOKEN.into(),
+            envs,
+            is_verbose: args.verbose,
+        }
+    }
 }
 
 /// A running stack.

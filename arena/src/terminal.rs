@@ -5,7 +5,13 @@
 //! are printed above a bar that is not drawn would be lost.
 
 use indicatif::{MultiProgress, ProgressBar};
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+/// Writes a result to standard output. Whoever has stopped reading wants no more of it.
+pub fn print(text: impl fmt::Display) {
+    let _ = write!(io::stdout(), "{text}");
+}
 
 /// Standard error, shared by all who have something to say. Clones write to the same place.
 #[derive(Clone, Debug)]

@@ -8,14 +8,11 @@ use crate::binaries::Binaries;
 use crate::config::UpArgs;
 use crate::run_dir::RunDir;
 use crate::signals::Signals;
-use crate::stack::{Stack, StackConfig};
-use crate::terminal::Terminal;
+use crate::stack::{Stack, StackConfig, TOKEN};
+use crate::terminal::{self, Terminal};
 use std::fmt::Write;
 use std::process::ExitCode;
 use wire::{PaymentId, PerProcessor, Processor};
-
-/// The processors' first token.
-const TOKEN: &str = "123";
 
 /// Starts everything, waits for a signal, stops everything.
 ///
@@ -27,25 +24,17 @@ pub async fn up(args: UpArgs, envs: Vec<(String, String)>) -> anyhow::Result<Exi
     let binaries = Binaries::find(args.stack.bin_dir.as_deref(), args.stack.checkout().as_ref()).await?;
     let run_dir = RunDir::new(args.stack.run_dir.as_deref())?;
     let config = StackConfig {
-        binaries,
-        run_dir: run_dir.path().to_owned(),
-        port: args.stack.port,
         processor_ports: PerProcessor([args.port_default, args.port_fallback]),
-        apis: args.stack.apis,
-        mode: args.stack.mode,
-        durability: args.stack.durability,
         fee_percent: PerProcessor([args.fee_default, args.fee_fallback]),
         audit_margin_ms: args.audit_margin_ms,
-        token: TOKEN.into(),
-        envs,
-        is_verbose: args.stack.verbose,
+        ..StackConfig::new(&args.stack, binaries, run_dir.path(), envs)
     };
     let stack = tokio::select! {
         stack = Stack::start(&config, &terminal) => stack?,
         () = signals.received() => return Ok(ExitCode::SUCCESS),
     };
-    println!("{}", table(&stack));
-    println!("{}", requests(&stack));
+    terminal::print(format_args!("{}\n", table(&stack)));
+    terminal::print(format_args!("{}\n", requests(&stack)));
     signals.received().await;
     terminal.say("stopping");
     stack.stop(&terminal).await;

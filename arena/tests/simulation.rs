@@ -2,6 +2,7 @@
 
 use arena::simulation::{Cells, Verdict, run, tell};
 use std::panic::catch_unwind;
+use std::process::{Command, Stdio};
 
 /// Runs one seed; an assertion of the store that fails is a violation like any other.
 fn run_caught(seed: u64) -> Verdict {
@@ -14,6 +15,19 @@ fn seeds_from_env(default: u64) -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first = number("SIMULATION_FIRST_SEED").unwrap_or(0);
     first..first + number("SIMULATION_SEEDS").unwrap_or(default)
+}
+
+#[test]
+fn who_stops_reading_a_story_breaks_nothing() {
+    let mut arena = Command::new(env!("CARGO_BIN_EXE_arena"))
+        .args(["simulate", "--tell", "1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(arena.stdout.take());
+    let output = arena.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
 #[cfg(not(feature = "mutants"))]

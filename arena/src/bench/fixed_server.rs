@@ -10,6 +10,7 @@
 
 use crate::bench::passed_sockets::{self, Passed};
 use crate::client::HEAD_BYTES_MAX;
+use crate::terminal;
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{Shutdown, shutdown};
@@ -83,7 +84,7 @@ pub fn serve(args: &FixedServerArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.control {
         server.watch(Watched::Passing(passed_sockets::bind(path)?))?;
     }
-    println!("listening on {listens}");
+    terminal::print(format_args!("listening on {listens}\n"));
     server.run()
 }
 

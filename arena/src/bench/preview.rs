@@ -13,7 +13,7 @@ use crate::config::{Checkout, Durability};
 use crate::endpoint::Endpoint;
 use crate::judge::{Judge, Sides};
 use crate::plan::Plan;
-use crate::stack::{Stack, StackConfig};
+use crate::stack::{Stack, StackConfig, TOKEN};
 use anyhow::{Context, ensure};
 use std::fs;
 use std::future::Future;
@@ -25,9 +25,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, LocalOptions};
 use wire::{PerProcessor, Processor};
-
-/// The processors' administrators' word.
-const TOKEN: &str = "123";
 
 /// How long a container may take until it answers.
 const PUBLISHED_PATIENCE: Duration = Duration::from_secs(10);

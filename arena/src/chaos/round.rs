@@ -22,7 +22,7 @@ use crate::binaries::Binaries;
 use crate::endpoint::Endpoint;
 use crate::run_dir::RunDir;
 use crate::sides::{Ours, Row};
-use crate::stack::{Stack, StackConfig};
+use crate::stack::{Stack, StackConfig, TOKEN};
 use crate::terminal::Terminal;
 use anyhow::{Context, bail};
 use std::collections::HashSet;
@@ -33,9 +33,6 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wire::{PaymentId, PerProcessor, Processor};
-
-/// The processors' word.
-const TOKEN: &str = "123";
 
 /// So soon the fallback processor gets payments: both shall have many, and a round is short.
 const PATIENCE_MS: &str = "300";
@@ -99,20 +96,8 @@ impl Round {
         let terminal = if args.stack.verbose { Terminal::default() } else { Terminal::silent() };
         let patience = ("PATIENCE_MS".to_owned(), PATIENCE_MS.to_owned());
         let snapshot = ("SNAPSHOT_LOG_KIB".to_owned(), SNAPSHOT_LOG_KIB.to_owned());
-        let config = StackConfig {
-            binaries: binaries.clone(),
-            run_dir: run_dir.path().to_owned(),
-            port: args.stack.port,
-            processor_ports: PerProcessor([0, 0]),
-            apis: args.stack.apis,
-            mode: args.stack.mode.clone(),
-            durability: args.stack.durability,
-            fee_percent: PerProcessor([5.0, 15.0]),
-            audit_margin_ms: 1_500,
-            token: TOKEN.into(),
-            envs: [envs, &[patience, snapshot]].concat(),
-            is_verbose: args.stack.verbose,
-        };
+        let envs = [envs, &[patience, snapshot]].concat();
+        let config = StackConfig::new(&args.stack, binaries.clone(), run_dir.path(), envs);
         let stack = Rc::new(Stack::start(&config, &terminal).await?);
         let load = Rc::new(Load::new(stack.ours.into(), seed));
         let injector = Rc::new(Injector::new(

@@ -2,6 +2,7 @@
 
 use super::summary::Summary;
 use super::{LabArgs, picture};
+use crate::terminal;
 use anyhow::Context;
 use store::core::router::RouterConfig;
 
@@ -59,11 +60,11 @@ impl Sweep {
     /// # Errors
     /// When the plan cannot be read or the picture not be written.
     pub fn run(&self, args: &LabArgs) -> anyhow::Result<()> {
-        println!("{}", Summary::head(self.name));
+        terminal::print(format_args!("{}\n", Summary::head(self.name)));
         let mut points = Vec::new();
         for value in &self.values {
             let verdicts = args.judge_all(|router| self.setting.put(router, *value))?;
-            println!("{}", Summary::new(&verdicts).row(&value.to_string()));
+            terminal::print(format_args!("{}\n", Summary::new(&verdicts).row(&value.to_string())));
             points.push((f64::from(*value), verdicts));
         }
         args.picture.as_ref().map_or(Ok(()), |path| {

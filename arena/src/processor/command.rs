@@ -5,6 +5,7 @@
 //! the other's time. Every flag has a variable, because a compose file sets those more easily.
 
 use super::{ProcessorConfig, bind, serve};
+use crate::terminal;
 use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::future::pending;
@@ -87,7 +88,7 @@ pub async fn run(args: ProcessorsArgs) -> anyhow::Result<()> {
         let listener = bind(addr).with_context(|| format!("processor {name} cannot listen on {addr}"))?;
         let addr = listener.local_addr()?;
         processors.spawn(serve(listener, config, pending()));
-        println!("processor {name} listening on {addr}");
+        terminal::print(format_args!("processor {name} listening on {addr}\n"));
     }
     tokio::select! {
         _ = terminate.recv() => (),

@@ -10,7 +10,7 @@ use crate::judge::Sides;
 use crate::limits::Limits;
 use crate::plan::Plan;
 use crate::run_dir::RunDir;
-use crate::stack::{Stack, StackConfig};
+use crate::stack::{Stack, StackConfig, TOKEN};
 use crate::terminal::Terminal;
 use anyhow::Context;
 use std::fs;
@@ -25,9 +25,6 @@ const COMPOSE_FOLDER: &str = "PROFILING_DIR";
 
 /// Where docker-compose.processors.yml publishes the processors.
 const COMPOSE_PROCESSORS: [&str; 2] = ["http://localhost:8001", "http://localhost:8002"];
-
-/// The processors' administrators' word.
-const TOKEN: &str = "123";
 
 /// The store hands out [`DISPATCH_PER_S_MIN`] payments a second by itself, which keeps a drain from disturbing
 /// clients. At a higher fixed rate that would be a queue that grows, so it may hand out this many times the rate.
@@ -99,18 +96,9 @@ impl Ground {
             Self::Here { binaries, run_dir, stack, .. } => {
                 envs.extend(dispatch_per_s(args).map(|dispatch| (DISPATCH.into(), dispatch)));
                 let config = StackConfig {
-                    binaries: binaries.clone(),
-                    run_dir: run_dir.path().to_owned(),
-                    port: args.stack.port,
-                    processor_ports: PerProcessor([0, 0]),
-                    apis: args.stack.apis,
-                    mode: args.stack.mode.clone(),
-                    durability: args.stack.durability,
                     fee_percent: plan.fee_percent,
                     audit_margin_ms: plan.audit.margin_ms,
-                    token: TOKEN.into(),
-                    envs,
-                    is_verbose: args.stack.verbose,
+                    ..StackConfig::new(&args.stack, binaries.clone(), run_dir.path(), envs)
                 };
                 let started = stack.insert(Stack::start(&config, terminal).await?);
                 let theirs = PerProcessor(started.theirs.0.map(Endpoint::from));
