@@ -115,7 +115,8 @@ impl Stream {
             if answer.status < 300 && (request.is_none() || is_post && !self.is_payment(number)) {
                 flaws.push(format!("{} to what is number {number}", answer.status));
             }
-            if answer.status >= 500 && !matches!(answer.status, 501 | 505) {
+            let may_be_said = answer.status == 501 || answer.status == 505 && request.is_none();
+            if answer.status >= 500 && !may_be_said {
                 flaws.push(format!("{} to number {number}", answer.status));
             }
             let is_ours = !answer.body.is_empty() && answer.status >= 400;

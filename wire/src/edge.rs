@@ -414,10 +414,10 @@ where
             (flaw.reply(), Asker { is_head, is_old: false })
         }
         Event::Request(whole) => {
-            // Many small requests at once keep nobody else waiting for long.
-            consume_budget().await;
             let Whole { request, is_last, is_old } = *whole;
             connection.on_request();
+            // Many small requests at once keep nobody else waiting for long.
+            consume_budget().await;
             // Nobody gets an answer whose client is another process's, or gone.
             if !request.is_repeatable() && connection.consume().is_err() {
                 return Some(Outcome::Ended);
@@ -502,6 +502,28 @@ mod tests {
     }
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn who_is_told_to_go_on_has_no_more_time_than_others() {
+        let edge = Rc::new(Edge::new(1));
+        let (stream, mut client) = pair();
+        let handler = |_| async { Reply::empty(http::StatusCode::OK) };
+        tokio::task::spawn_local(edge.serve(stream, None, handler));
+        let sweep_for = async |time: Duration| {
+            let until = Instant::now() + time;
+            while Instant::now() < until {
+                tokio::time::sleep(edge.sweep()).await;
+            }
+        };
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\n").unwrap();
+        sweep_for(REQUEST_PATIENCE - SWEEP_INTERVAL).await;
+        client.write_all(b"Content-Length: 1\r\nExpect: 100-continue\r\n\r\n").unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(edge.len(), 1);
+        client.read_exact(&mut [0; WORD.len()]).unwrap();
+        sweep_for(3 * SWEEP_INTERVAL).await;
+        assert!(edge.is_empty());
+    }
 
     #[tokio::test(flavor = "local")]
     async fn a_client_with_many_requests_keeps_nobody_waiting() {

@@ -167,6 +167,13 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_time_as_http_has_it_is_that_of_its_specification() {
+        let date = Timestamp::from_ms(784_111_777_999).as_http_date();
+        assert_eq!(date.as_ref(), Some(b"Sun, 06 Nov 1994 08:49:37 GMT"));
+        assert_eq!(Timestamp(i64::MAX).as_http_date(), None);
+    }
+
+    #[test]
     fn every_form_of_the_contract_is_read() {
         let expected = Some(Timestamp(1_752_582_896_123_000));
         for text in [
