@@ -18,7 +18,7 @@ const FIELDS_MAX: usize = 64;
 /// From the first byte of a head or body to its end.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 
-/// When a request that is not complete must be over: the server looks once a second, and a busy machine needs its time.
+/// When a request that is not complete must be over; a busy machine needs its time.
 const GIVEN_UP: std::ops::Range<Duration> = Duration::from_millis(4_900)..Duration::from_millis(8_000);
 
 /// `GET /health` with more fields; `fields` are whole lines.

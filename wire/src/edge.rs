@@ -10,10 +10,12 @@
 //! words, and a client that sends its request byte by byte as much as it has sent. How much of the next request has come
 //! is always known, so a connection can go to another process between any two requests.
 //!
-//! Time costs nothing per request: a connection notes in which phase it is and since when, and a sweep that comes round
-//! once a second ([`Edge::sweep`]) ends those that have been there too long. A closing answer is followed by a lingering
-//! close: shut down writing, read a little, then close, since closing with unread bytes resets the connection and with it
-//! the answer.
+//! Time costs nothing per request: a connection notes in which phase it is and since when, and connections are kept in the
+//! order in which they may be over. When the first one may be, [`Edge::sweep`] looks at it: it has been there too long, or
+//! it gets its place anew. Only one whose request has begun and not come whole is put further to the front before that.
+//! So thousands of slow clients end one by one as they came, not all that are found at a time. A closing answer is
+//! followed by a lingering close: shut down writing, read a little, then close, since closing with unread bytes resets the
+//! connection and with it the answer.
 //!
 //! Bounds: [`CONNECTIONS_MAX_DEFAULT`] connections, [`REQUEST_LINE_BYTES_MAX`], [`HEAD_BYTES_MAX`], [`FIELDS_MAX`],
 //! [`BODY_BYTES_MAX`], [`REQUEST_PATIENCE`], [`IDLE_PATIENCE`].
@@ -26,7 +28,7 @@ mod request;
 mod stream;
 
 use crate::handoff::Place;
-use connection::{Connection, Event, Order, Phase};
+use connection::{Check, Connection, Event, Order, Phase};
 pub use head::TOKEN;
 use http::Method;
 use reply::Asker;
@@ -53,15 +55,16 @@ pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
 /// Connections that are told at a time why they are not served; more are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
 
-/// How long it takes until each connection was looked at, or up to half as long again where there are thousands, because
-/// timers have whole milliseconds.
+/// The longest time between two sweeps. Connections that come in between are over later than that.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// In so many slices, or in fewer of [`SWEEP_SLICE_MIN`] connections: each one that is over costs some 20 us, and those
-/// that are over in one slice are a pause for all others, and come back together. With 5,000 slow clients a slice ends
-/// about one.
-const SWEEP_SLICES: usize = 500;
-const SWEEP_SLICE_MIN: usize = 16;
+const _: () = assert!(SWEEP_INTERVAL.as_nanos() < REQUEST_PATIENCE.as_nanos());
+
+/// One sweep looks at no more connections: each that is over costs some 60 us, during which all others wait ...
+const SWEEP_MAX: usize = 8;
+
+/// ... and leaves them so much time before the next one.
+const SWEEP_PAUSE: Duration = Duration::from_millis(1);
 
 /// The longest request line, in bytes.
 pub const REQUEST_LINE_BYTES_MAX: usize = 2 * 1024;
@@ -98,9 +101,9 @@ type Heir = Box<dyn Fn(Stream)>;
 
 /// All connections of a process.
 pub struct Edge {
-    connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
-    /// The connection at which the sweep goes on.
-    swept: Cell<u64>,
+    /// In the order in which they are looked at next.
+    connections: RefCell<BTreeMap<Check, Rc<Connection>>>,
+    began: Instant,
     next: Cell<u64>,
     connections_max: usize,
     turned_away: Cell<usize>,
@@ -167,7 +170,7 @@ impl Edge {
     pub fn new(connections_max: usize) -> Self {
         Self {
             connections: RefCell::default(),
-            swept: Cell::new(0),
+            began: Instant::now(),
             next: Cell::new(0),
             connections_max,
             turned_away: Cell::new(0),
@@ -211,37 +214,50 @@ impl Edge {
         // from now on waits for it.
         let connection = Rc::new(Connection::new(stream, place));
         let this = Rc::clone(self);
-        let number = self.enter(&connection);
+        let is_taken = self.enter(&connection);
         async move {
-            let outcome = match number {
-                None => Outcome::Refused,
-                Some(number) => {
-                    let outcome = this.drive(&connection, &handler).await;
-                    if outcome == Outcome::Answered && connection.claim() {
-                        Box::pin(linger(&connection.stream)).await;
-                    }
-                    this.leave(number);
-                    outcome
+            let mut outcome = Outcome::Refused;
+            if is_taken {
+                outcome = this.drive(&connection, &handler).await;
+                if outcome == Outcome::Answered && connection.claim() {
+                    Box::pin(linger(&connection.stream)).await;
                 }
-            };
+                this.leave(&connection);
+            }
             if let Some(stream) = this.end(connection, outcome) {
                 Box::pin(this.refuse(stream, Refusal::TooMany)).await;
             }
         }
     }
 
-    /// The number of a connection that is served from here on. `None` when there are too many.
-    fn enter(&self, connection: &Rc<Connection>) -> Option<u64> {
+    /// Begins to serve a connection. False when there are too many.
+    fn enter(&self, connection: &Rc<Connection>) -> bool {
         if let Some(last) = self.last_order.get() {
             connection.order(last.order(connection));
         }
         if self.len() >= self.connections_max && connection.current_order() == Order::GoOn {
-            return None;
+            return false;
         }
         let number = self.next.get();
         self.next.set(number + 1);
-        self.connections.borrow_mut().insert(number, Rc::clone(connection));
-        Some(number)
+        connection.check.set(Check { at_ms: 0, number });
+        self.put(connection, Instant::now() + IDLE_PATIENCE);
+        true
+    }
+
+    /// Looks at a connection again at that time, and not before.
+    fn put(&self, connection: &Rc<Connection>, at: Instant) {
+        let mut connections = self.connections.borrow_mut();
+        let before = connection.check.get();
+        connections.remove(&before);
+        let check = Check { at_ms: self.ms(at) + 1, ..before };
+        connection.check.set(check);
+        connections.insert(check, Rc::clone(connection));
+    }
+
+    /// Whole milliseconds from the beginning to then.
+    fn ms(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Ends a connection. One that was refused is not at its end yet.
@@ -259,14 +275,14 @@ impl Edge {
         None
     }
 
-    fn leave(&self, number: u64) {
-        self.connections.borrow_mut().remove(&number);
+    fn leave(&self, connection: &Connection) {
+        self.connections.borrow_mut().remove(&connection.check.get());
         if self.is_empty() {
             self.empty.notify_waiters();
         }
     }
 
-    async fn drive<H, F>(&self, connection: &Connection, handler: &H) -> Outcome
+    async fn drive<H, F>(&self, connection: &Rc<Connection>, handler: &H) -> Outcome
     where
         H: Fn(Request) -> F,
         F: Future<Output = Reply>,
@@ -289,7 +305,11 @@ impl Edge {
                         Order::End => Step::Over(Outcome::Ended),
                     });
                 }
-                connection.poll_event(cx).map(|event| match event {
+                let event = connection.poll_event(cx);
+                if event.is_pending() {
+                    self.hurry(connection);
+                }
+                event.map(|event| match event {
                     Ok(Event::Over(true)) => Step::Over(Outcome::Answered),
                     Ok(Event::Over(false)) | Err(_) => Step::Over(Outcome::Ended),
                     Ok(event) => work(event),
@@ -312,29 +332,44 @@ impl Edge {
         }
     }
 
-    /// Ends connections that have been receiving a request, or idle, for too long: those of the next slice. Tells when it
-    /// wants to be called again; it comes round once a second.
+    /// Sees to it that a connection is looked at in time whose request has begun and not come whole.
+    fn hurry(&self, connection: &Rc<Connection>) {
+        if let (Phase::Receiving, since) = connection.phase_since()
+            && self.ms(since + REQUEST_PATIENCE) < connection.check.get().at_ms
+        {
+            self.put(connection, since + REQUEST_PATIENCE);
+        }
+    }
+
+    /// Ends connections that have been receiving a request, or idle, for too long. Tells when it wants to be called again.
     pub fn sweep(&self) -> Duration {
         let now = Instant::now();
-        let connections = self.connections.borrow();
-        let slice = (connections.len() / SWEEP_SLICES).max(SWEEP_SLICE_MIN);
-        for (number, connection) in connections.range(self.swept.get()..).take(slice) {
-            self.swept.set(number + 1);
-            let (phase, since) = connection.phase_since();
-            let patience = match phase {
-                Phase::Idle | Phase::Answering => IDLE_PATIENCE,
-                Phase::Receiving => REQUEST_PATIENCE,
-                Phase::Handling => continue,
+        for _ in 0..SWEEP_MAX {
+            let connection = match self.connections.borrow().first_key_value() {
+                None => return SWEEP_INTERVAL,
+                Some((check, connection)) => {
+                    let left_ms = check.at_ms.saturating_sub(self.ms(now));
+                    if left_ms > 0 {
+                        return Duration::from_millis(left_ms).min(SWEEP_INTERVAL);
+                    }
+                    Rc::clone(connection)
+                }
             };
-            if now.duration_since(since) > patience {
+            let (phase, since) = connection.phase_since();
+            let over_at = match phase {
+                Phase::Idle | Phase::Answering => since + IDLE_PATIENCE,
+                Phase::Receiving => since + REQUEST_PATIENCE,
+                // Whatever comes then has its time from then on.
+                Phase::Handling => now + IDLE_PATIENCE,
+            };
+            let is_over = over_at <= now;
+            if is_over {
                 connection.order(Order::End);
             }
+            // Who is told to end has gone by then.
+            self.put(&connection, if is_over { now + SWEEP_INTERVAL } else { over_at });
         }
-        if connections.range(self.swept.get()..).next().is_none() {
-            self.swept.set(0);
-        }
-        let rounds = connections.len().div_ceil(slice).max(1);
-        SWEEP_INTERVAL / u32::try_from(rounds).unwrap_or(u32::MAX)
+        SWEEP_PAUSE
     }
 
     /// Answers what has begun, closes what is idle, gives back to lb what it has handed off, and returns when no
@@ -458,40 +493,8 @@ mod tests {
     async fn a_silent_connection_is_a_few_words() {
         let edge = Rc::new(Edge::new(1));
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let served = edge.serve(Stream::Unix(UnixStream::from_std(ours).unwrap()), None, |_| async {
-            Reply::empty(http::StatusCode::OK)
-        });
+        let served = edge.serve(Stream::Unix(UnixStream::from_std(ours).unwrap()), None, ok);
         assert!(size_of_val(&served) + size_of::<Connection>() <= 320);
-    }
-
-    #[tokio::test(flavor = "local", start_paused = true)]
-    async fn sweeps_come_round_to_every_connection_again_and_again() {
-        const CONNECTIONS: usize = 3 * SWEEP_SLICE_MIN + 1;
-        let edge = Rc::new(Edge::new(CONNECTIONS));
-        let mut clients = Vec::new();
-        for _ in 0..CONNECTIONS {
-            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-            ours.set_nonblocking(true).unwrap();
-            let stream = Stream::Unix(UnixStream::from_std(ours).unwrap());
-            tokio::task::spawn_local(
-                edge.serve(stream, None, |_| async { Reply::empty(http::StatusCode::OK) }),
-            );
-            clients.push(theirs);
-        }
-        tokio::task::yield_now().await;
-        let sweep_for = async |time: Duration| {
-            let until = Instant::now() + time;
-            while Instant::now() < until {
-                let before = edge.len();
-                tokio::time::sleep(edge.sweep()).await;
-                assert!(before - edge.len() <= SWEEP_SLICE_MIN, "a pause for all others");
-            }
-        };
-        // Many a round before any of them is over.
-        sweep_for(IDLE_PATIENCE - SWEEP_INTERVAL).await;
-        assert_eq!(edge.len(), CONNECTIONS);
-        sweep_for(3 * SWEEP_INTERVAL).await;
-        assert!(edge.is_empty(), "{} are left", edge.len());
     }
 
     /// A connection to an edge over a socket, and the client's side of it.
@@ -501,27 +504,120 @@ mod tests {
         (Stream::Unix(UnixStream::from_std(ours).unwrap()), theirs)
     }
 
+    async fn ok(_: Request) -> Reply {
+        Reply::empty(http::StatusCode::OK)
+    }
+
+    /// Clients that an edge serves.
+    fn clients(edge: &Rc<Edge>, count: usize) -> Vec<std::os::unix::net::UnixStream> {
+        let client = |_| {
+            let (stream, client) = pair();
+            tokio::task::spawn_local(edge.serve(stream, None, ok));
+            client
+        };
+        (0..count).map(client).collect()
+    }
+
+    /// Sweeps as often as the edge wants it, for so long.
+    async fn sweep_for(edge: &Edge, time: Duration) {
+        let until = Instant::now() + time;
+        loop {
+            let before = edge.len();
+            let pause = edge.sweep();
+            assert!(pause <= SWEEP_INTERVAL);
+            yield_now().await;
+            assert!(before - edge.len() <= SWEEP_MAX, "a pause for all others");
+            let now = Instant::now();
+            if now + pause >= until {
+                return tokio::time::sleep(until - now).await;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn many_that_are_over_at_once_end_a_few_at_a_time() {
+        const CONNECTIONS: usize = 10 * SWEEP_MAX + 1;
+        let edge = Rc::new(Edge::new(CONNECTIONS));
+        let _clients = clients(&edge, CONNECTIONS);
+        yield_now().await;
+        sweep_for(&edge, IDLE_PATIENCE - SWEEP_PAUSE).await;
+        assert_eq!(edge.len(), CONNECTIONS);
+        sweep_for(&edge, SWEEP_PAUSE * 20).await;
+        assert!(edge.is_empty(), "{} are left", edge.len());
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn slow_clients_end_one_by_one_as_they_came() {
+        const APART: Duration = Duration::from_millis(3);
+        const SLOW: u32 = 100;
+        let edge = Rc::new(Edge::new(1_000));
+        // Those that are silent, and those that ask now and then, stay.
+        let (_silent, mut asking) = (clients(&edge, 10), clients(&edge, 10));
+        sweep_for(&edge, Duration::from_secs(1)).await;
+        let mut slow = clients(&edge, SLOW as usize);
+        for client in &mut slow {
+            client.write_all(b"GET / HT").unwrap();
+            sweep_for(&edge, APART).await;
+        }
+        for client in &mut asking {
+            client.write_all(REQUEST).unwrap();
+        }
+        sweep_for(&edge, REQUEST_PATIENCE - APART * SLOW).await;
+        for count in (0..SLOW).rev() {
+            sweep_for(&edge, APART).await;
+            let left = edge.len() - 20;
+            assert!(left.abs_diff(count as usize) <= 1, "{left} in the place of {count}");
+        }
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn a_client_has_its_time_anew_after_each_answer() {
+        let edge = Rc::new(Edge::new(1));
+        let mut asking = clients(&edge, 1);
+        for _ in 0..3 {
+            sweep_for(&edge, IDLE_PATIENCE - SWEEP_INTERVAL).await;
+            let (first, second) = REQUEST.split_at(5);
+            asking[0].write_all(first).unwrap();
+            sweep_for(&edge, REQUEST_PATIENCE - SWEEP_INTERVAL).await;
+            asking[0].write_all(second).unwrap();
+        }
+        sweep_for(&edge, IDLE_PATIENCE - SWEEP_INTERVAL).await;
+        assert_eq!(edge.len(), 1);
+        sweep_for(&edge, SWEEP_INTERVAL * 2).await;
+        assert!(edge.is_empty());
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn a_handler_has_the_time_that_it_takes() {
+        let edge = Rc::new(Edge::new(1));
+        let (stream, mut client) = pair();
+        client.write_all(REQUEST).unwrap();
+        let handler = |request| async {
+            tokio::time::sleep(IDLE_PATIENCE * 3).await;
+            ok(request).await
+        };
+        tokio::task::spawn_local(edge.serve(stream, None, handler));
+        sweep_for(&edge, IDLE_PATIENCE * 4 - SWEEP_INTERVAL).await;
+        assert_eq!(edge.len(), 1);
+        sweep_for(&edge, SWEEP_INTERVAL * 2).await;
+        assert!(edge.is_empty());
+    }
+
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn who_is_told_to_go_on_has_no_more_time_than_others() {
         let edge = Rc::new(Edge::new(1));
         let (stream, mut client) = pair();
-        let handler = |_| async { Reply::empty(http::StatusCode::OK) };
-        tokio::task::spawn_local(edge.serve(stream, None, handler));
-        let sweep_for = async |time: Duration| {
-            let until = Instant::now() + time;
-            while Instant::now() < until {
-                tokio::time::sleep(edge.sweep()).await;
-            }
-        };
+        tokio::task::spawn_local(edge.serve(stream, None, ok));
         client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\n").unwrap();
-        sweep_for(REQUEST_PATIENCE - SWEEP_INTERVAL).await;
+        sweep_for(&edge, REQUEST_PATIENCE - SWEEP_INTERVAL).await;
         client.write_all(b"Content-Length: 1\r\nExpect: 100-continue\r\n\r\n").unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(edge.len(), 1);
         client.read_exact(&mut [0; WORD.len()]).unwrap();
-        sweep_for(3 * SWEEP_INTERVAL).await;
+        sweep_for(&edge, SWEEP_INTERVAL * 2).await;
         assert!(edge.is_empty());
     }
 
@@ -554,8 +650,7 @@ mod tests {
         let edge = Rc::new(Edge::new(2));
         let (stream, mut client) = pair();
         client.write_all(REQUEST).unwrap();
-        let handler = |_| async { Reply::empty(http::StatusCode::OK) };
-        tokio::task::spawn_local(edge.serve(stream, None, handler));
+        tokio::task::spawn_local(edge.serve(stream, None, ok));
         edge.drain(Duration::from_secs(5)).await;
         assert!(edge.is_empty());
         let mut answer = String::new();
@@ -583,8 +678,7 @@ mod tests {
         source.page.offer(Ticket { generation: 2, ..ticket });
         let edge = Rc::new(Edge::new(1));
         let stream = Stream::Unix(UnixStream::from_std(ours).unwrap());
-        let handler = |_| async { Reply::empty(http::StatusCode::OK) };
-        edge.serve(stream, Some(place), handler).await;
+        edge.serve(stream, Some(place), ok).await;
         let mut seen = [0; 64];
         assert_eq!(copy.read(&mut seen).unwrap(), request.len());
         copy.write_all(b"answer").unwrap();

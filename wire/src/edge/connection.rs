@@ -37,6 +37,14 @@ pub(super) enum Phase {
     Answering,
 }
 
+/// When a connection is looked at next, and which one it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Check {
+    /// Milliseconds since the edge began.
+    pub(super) at_ms: u64,
+    pub(super) number: u64,
+}
+
 /// What a connection is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
@@ -63,6 +71,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) stream: Stream,
+    pub(super) check: Cell<Check>,
     place: Option<Place>,
     reader: RefCell<Reader>,
     phase: Cell<Phase>,
@@ -82,6 +91,7 @@ impl Connection {
     pub(super) fn new(stream: Stream, place: Option<Place>) -> Self {
         Self {
             stream,
+            check: Cell::default(),
             place,
             reader: RefCell::default(),
             phase: Cell::new(Phase::Idle),
