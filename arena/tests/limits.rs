@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::client::{Connection, Way};
+use common::client::{Connection, End, Way};
 use common::system::{READY_TIMEOUT, Setup, System};
 use common::{fresh_id, get, pay, payment};
 
@@ -131,5 +131,24 @@ fn an_api_without_descriptors_takes_clients_again_once_it_has_some() {
         drop(silent);
         system.until("it takes clients again", |_| way.status("/health") == Some(200));
         assert!((0..50).all(|_| is_answered(&way)), "{way}");
+    }
+}
+
+#[test]
+fn who_has_gone_leaves_its_slot_and_its_descriptor_to_the_next() {
+    let few_slots = Setup { lb_args: vec!["--connections-max", "5"], ..Setup::default() };
+    let few_descriptors = Setup { lb_descriptors: Some(64), ..Setup::default() };
+    let last = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for setup in [few_slots, few_descriptors] {
+        let system = System::start_as(setup, None);
+        for way in [system.lb(), system.hand_off()] {
+            for number in 0..200 {
+                let mut client = connect(&way);
+                let status = client.ask(last).map(|answer| answer.status);
+                assert_eq!(status, Ok(200), "client {number}, {way}\n{}", system.logs());
+                assert_eq!(client.end(), End::Closed);
+            }
+        }
+        assert!(!system.hand_off.log().contains("cannot accept"), "{}", system.logs());
     }
 }

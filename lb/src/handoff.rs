@@ -1,16 +1,16 @@
 //! Mode hand-off: a client's socket goes to an api, and lb is out of the way. No byte of a request passes through here.
 //!
 //! For each client three system calls and a fourth at its end: accept, watch, send, close. lb keeps a copy of the
-//! socket, and the copy is watched for the end of the connection only (`EPOLLRDHUP | EPOLLET`): what a client sends wakes
-//! nobody here, which is why the copies lie in an epoll of our own and not in the runtime's. That epoll is one descriptor
-//! that the runtime watches.
+//! socket, and the copy is watched for the end of the connection only (`EPOLLRDHUP | EPOLLET`), in an epoll of its own for
+//! which nobody waits: neither what a client sends nor its end wakes us. Who has gone is looked up whenever something
+//! else has woken us, and each [`REAP_INTERVAL`]: nobody waits for that, since who ends a connection shuts it down both ways.
 //!
 //! | what happens | then |
 //! |---|---|
 //! | a client comes | it goes to the api with the fewest ([`Copies::offer`]) |
 //! | the api's control socket takes nothing more | the next api; it is asked again once it has read, or at the next tick |
 //! | no api takes it | it waits; with a request for a second, then 503 |
-//! | the client or the api ends the connection | the copy is closed. A half-close (`EPOLLRDHUP` alone) ends nothing |
+//! | the client or the api ends the connection | the copy is closed within [`REAP_INTERVAL`]. A half-close (`EPOLLRDHUP` alone) ends nothing |
 //! | the api says that it drains, then gives its clients back | they go to another api, with what they have sent |
 //! | the control socket is at its end: the api has ended | its clients at rest go to another api, the others are reset |
 //! | lb has no descriptor left | it accepts nothing for [`ACCEPT_PAUSE_MS`], clients wait in the backlog |
@@ -34,6 +34,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use wire::edge::{Edge, Refusal, Stream};
 use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Ticket};
@@ -43,6 +44,12 @@ const EVENTS_MAX: usize = 64;
 
 /// Clients accepted in one turn, so that a burst of them does not keep the ends of others waiting.
 const ACCEPTS_MAX: usize = 64;
+
+/// Between two looks at whose connection is over, when nothing else wakes us. A slot, a descriptor and what lb takes an api's clients for lag by as much.
+const REAP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The same while there are more than one look shows.
+const REAP_PAUSE: Duration = Duration::from_millis(1);
 
 /// After an accept that failed for want of descriptors, which a closing connection gives back.
 const ACCEPT_PAUSE_MS: u64 = 50;
@@ -54,7 +61,6 @@ const TICK: Duration = Duration::from_millis(20);
 const TOKEN_LISTENER: u64 = 0;
 const TOKEN_FIRST_CONTROL: u64 = 1;
 
-/// Lives of slots begin with 1, so these are above all others.
 fn client_token(slot: u32, life: u32) -> u64 {
     u64::from(life) << 32 | u64::from(slot)
 }
@@ -82,7 +88,10 @@ pub struct Counts {
 /// The balancer in this mode.
 #[derive(Debug)]
 pub struct HandOff {
+    /// Watches the listener and the apis; the runtime watches it.
     epoll: Epoll,
+    /// Watches the copies.
+    ends: Epoll,
     listener: Rc<TcpListener>,
     /// Until when nothing is accepted.
     paused_until_ms: Option<u64>,
@@ -93,6 +102,8 @@ pub struct HandOff {
     /// Refuses clients; it serves none.
     edge: Rc<Edge>,
     counts: Counts,
+    /// A client was admitted from outside of [`Self::run`].
+    passed_on: Rc<Notify>,
 }
 
 /// An epoll that the runtime watches.
@@ -126,6 +137,7 @@ impl HandOff {
         let backends: Vec<Backend> = backends.into_iter().map(backend).collect();
         let mut this = Self {
             epoll,
+            ends: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             listener,
             paused_until_ms: None,
             copies: Copies::new(page.slots(), backends.len()),
@@ -134,6 +146,7 @@ impl HandOff {
             started: Instant::now(),
             edge: Rc::new(Edge::new(0)),
             counts: Counts::default(),
+            passed_on: Rc::default(),
         };
         this.take_up(apis, clients)?;
         Ok(this)
@@ -179,9 +192,13 @@ impl HandOff {
         let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }
             .map_err(|error| io::Error::other(error.to_string()))?;
         let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reap = interval(REAP_INTERVAL);
+        for interval in [&mut tick, &mut reap] {
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let passed_on = Rc::clone(&this.borrow().passed_on);
         loop {
-            let is_waiting = this.borrow().is_waiting();
+            let (is_waiting, is_empty) = (this.borrow().is_waiting(), this.borrow().is_empty());
             tokio::select! {
                 ready = epoll.readable() => {
                     let mut ready = ready?;
@@ -189,7 +206,11 @@ impl HandOff {
                         ready.clear_ready();
                     }
                 }
+                () = passed_on.notified() => (),
                 _ = tick.tick(), if is_waiting => this.borrow_mut().tick()?,
+                _ = reap.tick(), if !is_empty => if !this.borrow_mut().reap()? {
+                    reap.reset_after(REAP_PAUSE);
+                },
             }
         }
     }
@@ -253,14 +274,15 @@ impl HandOff {
         for event in &events[..count] {
             match event.data() {
                 TOKEN_LISTENER => is_all &= self.accept()?,
-                token if token < TOKEN_FIRST_CONTROL + self.backends.len() as u64 => {
+                token => {
                     let backend = usize::try_from(token - TOKEN_FIRST_CONTROL).expect("an index of ours");
                     self.on_control(backend, event.events());
                 }
-                token => self.on_client(token, event.events()),
             }
         }
         self.offer_all();
+        // A copy that has just ended costs less to close than one that everybody has forgotten.
+        self.reap()?;
         Ok(is_all)
     }
 
@@ -274,6 +296,7 @@ impl HandOff {
                 Err(Errno::EAGAIN) => return Ok(true),
                 // The client has gone before it was accepted.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => (),
+                Err(_) if self.reap_all() => (),
                 Err(error) => {
                     tracing::warn!("cannot accept: {error}");
                     self.epoll.delete(&*self.listener)?;
@@ -285,13 +308,24 @@ impl HandOff {
         Ok(false)
     }
 
-    /// Takes a client that has come, or that another balancer has brought to rest.
-    pub fn admit(&mut self, client: OwnedFd) {
-        let watched = match self.copies.admit(client, self.now_ms()) {
-            Ok((slot, life)) => (slot, life),
+    /// Takes a client that another balancer has brought to rest.
+    pub fn take_over(&mut self, client: OwnedFd) {
+        self.admit(client);
+        self.passed_on.notify_one();
+    }
+
+    /// Takes a client that has come.
+    fn admit(&mut self, client: OwnedFd) {
+        let now_ms = self.now_ms();
+        let admitted = self.copies.admit(client, now_ms).or_else(|client| {
+            self.reap_all();
+            self.copies.admit(client, now_ms)
+        });
+        let (slot, life) = match admitted {
+            Ok(place) => place,
             Err(client) => return self.refuse(client, Refusal::TooMany),
         };
-        self.watch(watched.0, watched.1);
+        self.watch(slot, life);
         self.offer_all();
     }
 
@@ -299,11 +333,31 @@ impl HandOff {
         let interest = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         let event = EpollEvent::new(interest, client_token(slot, life));
         let Some(copy) = self.copies.copy(slot, life) else { return };
-        if let Err(error) = self.epoll.add(copy, event) {
+        if let Err(error) = self.ends.add(copy, event) {
             tracing::warn!("cannot watch a client: {error}");
             // Unwatched, its slot would be taken for ever.
             drop(self.copies.remove(slot, life));
         }
+    }
+
+    /// Closes the copies of those whose connection is over. True when those were all.
+    fn reap(&mut self) -> io::Result<bool> {
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        let count = match self.ends.wait(&mut events, EpollTimeout::ZERO) {
+            Err(Errno::EINTR) => return Ok(false),
+            waited => waited?,
+        };
+        for event in &events[..count] {
+            self.on_client(event.data(), event.events());
+        }
+        Ok(count < EVENTS_MAX)
+    }
+
+    /// The same, all at once: somebody needs what they have, or wants to know how many are left. True when there was one.
+    pub fn reap_all(&mut self) -> bool {
+        let before = self.len();
+        while matches!(self.reap(), Ok(false)) {}
+        self.len() < before
     }
 
     fn on_client(&mut self, token: u64, events: EpollFlags) {
@@ -319,7 +373,7 @@ impl HandOff {
     /// A registration would outlive our descriptor as long as an api has one of the same connection.
     fn unwatch(&self, copy: &OwnedFd) {
         // It fails only for what was never watched.
-        let _ = self.epoll.delete(copy);
+        let _ = self.ends.delete(copy);
     }
 
     // Apis.
@@ -354,6 +408,8 @@ impl HandOff {
 
     fn end(&mut self, backend: usize, why: &str) {
         drop(self.backends[backend].control.take());
+        // Nobody goes on whose connection is over.
+        self.reap_all();
         let (page, now_ms) = (&self.page, self.now_ms());
         let ended = self.copies.end(backend, now_ms, |ticket| page.is_at_rest(ticket));
         let reset = ended.reset.len();

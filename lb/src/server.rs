@@ -163,7 +163,7 @@ impl Balancer {
                     Err(error) => tracing::warn!("cannot watch a client: {error}"),
                 },
                 (Ok(Some(client)), Self::HandOff(hand_off)) => match hand_off.try_borrow_mut() {
-                    Ok(mut hand_off) => hand_off.admit(client),
+                    Ok(mut hand_off) => hand_off.take_over(client),
                     Err(_) => tracing::warn!("a client came while this balancer is taken over: it is closed"),
                 },
                 (Ok(None), _) => return,
@@ -260,7 +260,13 @@ async fn administer(request: Request, balancer: &Balancer) -> Reply {
                 Balancer::Forward(forwarding) => {
                     metrics::of_forward(&forwarding.forward, &forwarding.clients)
                 }
-                Balancer::HandOff(hand_off) => metrics::of_hand_off(&hand_off.borrow()),
+                Balancer::HandOff(hand_off) => {
+                    // While a balancer takes over it reads these clients, too.
+                    if let Ok(mut hand_off) = hand_off.try_borrow_mut() {
+                        hand_off.reap_all();
+                    }
+                    metrics::of_hand_off(&hand_off.borrow())
+                }
             },
         ),
         "/health" if balancer.has_api().await => Reply::json(StatusCode::OK, r#"{"status":"ok"}"#),
