@@ -80,14 +80,15 @@ pub async fn run(
 }
 
 async fn accept(listener: &UnixListener, edge: &Rc<Edge>, routes: &Rc<Routes>) {
-    let mut sweep = pin!(sleep(Duration::ZERO));
+    let (mut sweep, mut pause) = (pin!(sleep(Duration::ZERO)), pin!(sleep(Duration::ZERO)));
     loop {
         tokio::select! {
-            accepted = UnixStream::accept(listener) => match accepted {
+            () = &mut pause, if !pause.is_elapsed() => (),
+            accepted = UnixStream::accept(listener), if pause.is_elapsed() => match accepted {
                 Ok(stream) => serve(stream, edge, routes),
                 Err(error) => {
                     tracing::warn!("cannot accept: {error}");
-                    sleep(ACCEPT_PAUSE).await;
+                    pause.as_mut().reset(Instant::now() + ACCEPT_PAUSE);
                 }
             },
             () = &mut sweep => sweep.as_mut().reset(Instant::now() + edge.sweep()),

@@ -221,15 +221,17 @@ impl Forwarding {
 }
 
 async fn accept_clients(listener: &TcpListener, forwarding: &Rc<Forwarding>) {
-    let (mut sweep, mut check) = (pin!(sleep(Duration::ZERO)), interval(CHECK_INTERVAL));
+    let (mut sweep, mut pause) = (pin!(sleep(Duration::ZERO)), pin!(sleep(Duration::ZERO)));
+    let mut check = interval(CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            () = &mut pause, if !pause.is_elapsed() => (),
+            accepted = listener.accept(), if pause.is_elapsed() => match accepted {
                 Ok((stream, _)) => forwarding.take(stream),
                 Err(error) => {
                     tracing::warn!("cannot accept: {error}");
-                    sleep(ACCEPT_PAUSE).await;
+                    pause.as_mut().reset(Instant::now() + ACCEPT_PAUSE);
                 }
             },
             () = &mut sweep => sweep.as_mut().reset(Instant::now() + forwarding.clients.sweep()),

@@ -250,9 +250,14 @@ impl Edge {
         let mut connections = self.connections.borrow_mut();
         let before = connection.check.get();
         connections.remove(&before);
-        let check = Check { at_ms: self.ms(at) + 1, ..before };
+        let check = Check { at_ms: self.after_ms(at), ..before };
         connection.check.set(check);
         connections.insert(check, Rc::clone(connection));
+    }
+
+    /// The first whole millisecond after then.
+    fn after_ms(&self, at: Instant) -> u64 {
+        self.ms(at) + 1
     }
 
     /// Whole milliseconds from the beginning to then.
@@ -335,7 +340,7 @@ impl Edge {
     /// Sees to it that a connection is looked at in time whose request has begun and not come whole.
     fn hurry(&self, connection: &Rc<Connection>) {
         if let (Phase::Receiving, since) = connection.phase_since()
-            && self.ms(since + REQUEST_PATIENCE) < connection.check.get().at_ms
+            && self.after_ms(since + REQUEST_PATIENCE) < connection.check.get().at_ms
         {
             self.put(connection, since + REQUEST_PATIENCE);
         }
