@@ -12,7 +12,6 @@ use crate::settle::{Settler, Shared};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -59,6 +58,7 @@ pub async fn run(
     let hand_off = Rc::new(HandOff::new(Rc::clone(&edge), Rc::clone(&routes)));
     tokio::select! {
         () = accept(&listener, &edge, &routes) => (),
+        () = edge.keep_time() => (),
         ended = hand_off.run(control) => ended?,
         () = shutdown => (),
     }
@@ -80,18 +80,13 @@ pub async fn run(
 }
 
 async fn accept(listener: &UnixListener, edge: &Rc<Edge>, routes: &Rc<Routes>) {
-    let (mut sweep, mut pause) = (pin!(sleep(Duration::ZERO)), pin!(sleep(Duration::ZERO)));
     loop {
-        tokio::select! {
-            () = &mut pause, if !pause.is_elapsed() => (),
-            accepted = UnixStream::accept(listener), if pause.is_elapsed() => match accepted {
-                Ok(stream) => serve(stream, edge, routes),
-                Err(error) => {
-                    tracing::warn!("cannot accept: {error}");
-                    pause.as_mut().reset(Instant::now() + ACCEPT_PAUSE);
-                }
-            },
-            () = &mut sweep => sweep.as_mut().reset(Instant::now() + edge.sweep()),
+        match UnixStream::accept(listener).await {
+            Ok(stream) => serve(stream, edge, routes),
+            Err(error) => {
+                tracing::warn!("cannot accept: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }

@@ -45,7 +45,8 @@ const EVENTS_MAX: usize = 64;
 /// Clients accepted in one turn, so that a burst of them does not keep the ends of others waiting.
 const ACCEPTS_MAX: usize = 64;
 
-/// Between two looks at whose connection is over, when nothing else wakes us. A slot, a descriptor and what lb takes an api's clients for lag by as much.
+/// Between two looks at whose connection is over, when nothing else wakes us. The number of an api's clients lags by as
+/// much; who needs a slot or a descriptor looks at once.
 const REAP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The same while there are more than one look shows.

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use wire::edge::{Edge, Reply, Request, Stream};
 use wire::handoff::control_path;
 use wire::socket;
@@ -147,7 +147,8 @@ impl Balancer {
         match self {
             Self::Forward(forwarding) => {
                 let listener = TcpListener::from_std(clients.try_clone()?)?;
-                accept_clients(&listener, forwarding).await;
+                let checks = check_backends(&forwarding.forward);
+                tokio::join!(accept_clients(&listener, forwarding), forwarding.clients.keep_time(), checks);
                 Ok(())
             }
             Self::HandOff(hand_off) => HandOff::run(hand_off).await,
@@ -221,37 +222,41 @@ impl Forwarding {
 }
 
 async fn accept_clients(listener: &TcpListener, forwarding: &Rc<Forwarding>) {
-    let (mut sweep, mut pause) = (pin!(sleep(Duration::ZERO)), pin!(sleep(Duration::ZERO)));
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => forwarding.take(stream),
+            Err(error) => {
+                tracing::warn!("cannot accept: {error}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn check_backends(forward: &Rc<Forward>) {
     let mut check = interval(CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = &mut pause, if !pause.is_elapsed() => (),
-            accepted = listener.accept(), if pause.is_elapsed() => match accepted {
-                Ok((stream, _)) => forwarding.take(stream),
-                Err(error) => {
-                    tracing::warn!("cannot accept: {error}");
-                    pause.as_mut().reset(Instant::now() + ACCEPT_PAUSE);
-                }
-            },
-            () = &mut sweep => sweep.as_mut().reset(Instant::now() + forwarding.clients.sweep()),
-            _ = check.tick() => forwarding.forward.check(),
-        }
+        check.tick().await;
+        forward.check();
     }
 }
 
 async fn accept_admins(listener: &UnixListener, balancer: &Balancer) {
     let admins = Rc::new(Edge::new(ADMIN_CONNECTIONS_MAX));
-    loop {
-        let Ok(stream) = UnixStream::accept(listener).await else {
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        let (admins, balancer) = (Rc::clone(&admins), balancer.clone());
-        tokio::task::spawn_local(async move {
-            admins.serve(Stream::Unix(stream), None, |request| administer(request, &balancer)).await;
-        });
-    }
+    let accept = async {
+        loop {
+            let Ok(stream) = UnixStream::accept(listener).await else {
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let (admins, balancer) = (Rc::clone(&admins), balancer.clone());
+            tokio::task::spawn_local(async move {
+                admins.serve(Stream::Unix(stream), None, |request| administer(request, &balancer)).await;
+            });
+        }
+    };
+    tokio::join!(accept, admins.keep_time());
 }
 
 async fn administer(request: Request, balancer: &Balancer) -> Reply {

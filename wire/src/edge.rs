@@ -11,7 +11,7 @@
 //! is always known, so a connection can go to another process between any two requests.
 //!
 //! Time costs nothing per request: a connection notes in which phase it is and since when, and connections are kept in the
-//! order in which they may be over. When the first one may be, [`Edge::sweep`] looks at it: it has been there too long, or
+//! order in which they may be over. When the first one may be, [`Edge::keep_time`] looks at it: it has been there too long, or
 //! it gets its place anew. Only one whose request has begun and not come whole is put further to the front before that.
 //! So thousands of slow clients end one by one as they came, not all that are found at a time. A closing answer is
 //! followed by a lingering close: shut down writing, read a little, then close, since closing with unread bytes resets the
@@ -47,7 +47,7 @@ pub use stream::Stream;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Connections that one process serves at a time unless told otherwise (`CONNECTIONS_MAX`).
 pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
@@ -346,8 +346,16 @@ impl Edge {
         }
     }
 
-    /// Ends connections that have been receiving a request, or idle, for too long. Tells when it wants to be called again.
-    pub fn sweep(&self) -> Duration {
+    /// Ends connections that have been receiving a request, or idle, for too long; for ever. It is nobody's part: what keeps
+    /// a process from accepting must not keep it from this.
+    pub async fn keep_time(&self) {
+        loop {
+            sleep(self.sweep()).await;
+        }
+    }
+
+    /// Ends those that are over now, a few at a time. Tells when it wants to be called again.
+    fn sweep(&self) -> Duration {
         let now = Instant::now();
         for _ in 0..SWEEP_MAX {
             let connection = match self.connections.borrow().first_key_value() {
@@ -534,9 +542,9 @@ mod tests {
             assert!(before - edge.len() <= SWEEP_MAX, "a pause for all others");
             let now = Instant::now();
             if now + pause >= until {
-                return tokio::time::sleep(until - now).await;
+                return sleep(until - now).await;
             }
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
         }
     }
 
@@ -599,7 +607,7 @@ mod tests {
         let (stream, mut client) = pair();
         client.write_all(REQUEST).unwrap();
         let handler = |request| async {
-            tokio::time::sleep(IDLE_PATIENCE * 3).await;
+            sleep(IDLE_PATIENCE * 3).await;
             ok(request).await
         };
         tokio::task::spawn_local(edge.serve(stream, None, handler));
@@ -616,13 +624,15 @@ mod tests {
         let edge = Rc::new(Edge::new(1));
         let (stream, mut client) = pair();
         tokio::task::spawn_local(edge.serve(stream, None, ok));
+        let clock = Rc::clone(&edge);
+        tokio::task::spawn_local(async move { clock.keep_time().await });
         client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\n").unwrap();
-        sweep_for(&edge, REQUEST_PATIENCE - SWEEP_INTERVAL).await;
+        sleep(REQUEST_PATIENCE - SWEEP_INTERVAL).await;
         client.write_all(b"Content-Length: 1\r\nExpect: 100-continue\r\n\r\n").unwrap();
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await;
         assert_eq!(edge.len(), 1);
         client.read_exact(&mut [0; WORD.len()]).unwrap();
-        sweep_for(&edge, SWEEP_INTERVAL * 2).await;
+        sleep(SWEEP_INTERVAL * 2).await;
         assert!(edge.is_empty());
     }
 
