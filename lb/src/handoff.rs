@@ -2,8 +2,8 @@
 //!
 //! For each client three system calls and a fourth at its end: accept, watch, send, close. lb keeps a copy of the
 //! socket, and the copy is watched for the end of the connection only (`EPOLLRDHUP | EPOLLET`), in an epoll of its own for
-//! which nobody waits: neither what a client sends nor its end wakes us. Who has gone is looked up whenever something
-//! else has woken us, and each [`REAP_INTERVAL`]: nobody waits for that, since who ends a connection shuts it down both ways.
+//! which nobody waits: neither what a client sends nor its end wakes us. Who has gone is looked up whenever others come, and
+//! each [`REAP_INTERVAL`]: nobody waits for that, since who ends a connection shuts it down both ways.
 //!
 //! | what happens | then |
 //! |---|---|
@@ -45,7 +45,7 @@ const EVENTS_MAX: usize = 64;
 /// Clients accepted in one turn, so that a burst of them does not keep the ends of others waiting.
 const ACCEPTS_MAX: usize = 64;
 
-/// Between two looks at whose connection is over, when nothing else wakes us. The number of an api's clients lags by as
+/// Between two looks at whose connection is over, when nobody comes. The number of an api's clients lags by as
 /// much; who needs a slot or a descriptor looks at once.
 const REAP_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -58,9 +58,6 @@ const ACCEPT_PAUSE_MS: u64 = 50;
 /// Between two looks at what time alone brings about: apis that are back, clients that wait. A Unix socket says at once
 /// whether somebody is there, so a look costs a few microseconds.
 const TICK: Duration = Duration::from_millis(20);
-
-const TOKEN_LISTENER: u64 = 0;
-const TOKEN_FIRST_CONTROL: u64 = 1;
 
 fn client_token(slot: u32, life: u32) -> u64 {
     u64::from(life) << 32 | u64::from(slot)
@@ -89,8 +86,8 @@ pub struct Counts {
 /// The balancer in this mode.
 #[derive(Debug)]
 pub struct HandOff {
-    /// Watches the listener and the apis; the runtime watches it.
-    epoll: Epoll,
+    /// Watches the apis; the runtime watches it.
+    controls: Epoll,
     /// Watches the copies.
     ends: Epoll,
     listener: Rc<TcpListener>,
@@ -107,12 +104,22 @@ pub struct HandOff {
     passed_on: Rc<Notify>,
 }
 
-/// An epoll that the runtime watches.
+/// What the runtime watches for us.
 struct Watched(RawFd);
 
 impl AsRawFd for Watched {
     fn as_raw_fd(&self) -> RawFd {
         self.0
+    }
+}
+
+impl Watched {
+    /// # Safety
+    /// What is returned does not outlive `fd`.
+    unsafe fn register(fd: RawFd) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the caller's promise.
+        let watched = unsafe { AsyncFd::register_with_interest(Self(fd), Interest::READABLE) };
+        watched.map_err(|error| io::Error::other(error.to_string()))
     }
 }
 
@@ -128,8 +135,6 @@ impl HandOff {
         connections_max: usize,
         holdings: Option<Holdings>,
     ) -> io::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&*listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
         let (page, apis, clients) = match holdings {
             Some(Holdings { page, apis, clients }) => (page, apis, clients),
             None => (Page::create(connections_max)?, Vec::new(), Vec::new()),
@@ -137,7 +142,7 @@ impl HandOff {
         let backend = |(name, path)| Backend { name, path, control: None, handed_off: 0 };
         let backends: Vec<Backend> = backends.into_iter().map(backend).collect();
         let mut this = Self {
-            epoll,
+            controls: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             ends: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             listener,
             paused_until_ms: None,
@@ -186,12 +191,13 @@ impl HandOff {
     /// Hands off for ever. Must run inside a [`tokio::runtime::LocalRuntime`].
     ///
     /// # Errors
-    /// When the runtime cannot watch our epoll.
+    /// When the runtime cannot watch the listener or the apis.
     pub async fn run(this: &RefCell<Self>) -> io::Result<()> {
-        let epoll = Watched(this.borrow().epoll.0.as_raw_fd());
-        // SAFETY: the descriptor is that of `this.epoll`, which is never replaced, and `this` outlives this function.
-        let epoll = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) }
-            .map_err(|error| io::Error::other(error.to_string()))?;
+        // SAFETY: neither the epoll nor the listener of `this` is ever replaced, and `this` outlives this function.
+        let (controls, listener) = unsafe {
+            let this = this.borrow();
+            (Watched::register(this.controls.0.as_raw_fd())?, Watched::register(this.listener.as_raw_fd())?)
+        };
         let mut tick = interval(TICK);
         let mut reap = interval(REAP_INTERVAL);
         for interval in [&mut tick, &mut reap] {
@@ -199,11 +205,20 @@ impl HandOff {
         }
         let passed_on = Rc::clone(&this.borrow().passed_on);
         loop {
-            let (is_waiting, is_empty) = (this.borrow().is_waiting(), this.borrow().is_empty());
+            let (is_waiting, is_empty, is_paused) = {
+                let this = this.borrow();
+                (this.is_waiting(), this.is_empty(), this.paused_until_ms.is_some())
+            };
             tokio::select! {
-                ready = epoll.readable() => {
+                ready = listener.readable(), if !is_paused => {
                     let mut ready = ready?;
-                    if this.borrow_mut().turn()? {
+                    if this.borrow_mut().accept()? {
+                        ready.clear_ready();
+                    }
+                }
+                ready = controls.readable() => {
+                    let mut ready = ready?;
+                    if this.borrow_mut().listen_to_apis()? {
                         ready.clear_ready();
                     }
                 }
@@ -264,49 +279,47 @@ impl HandOff {
 
     // Events.
 
-    /// Takes what the kernel has. True when that was all: what comes from here on wakes us again.
-    fn turn(&mut self) -> io::Result<bool> {
+    /// Takes what the apis say, as much as is taken at a time. True when that was all.
+    fn listen_to_apis(&mut self) -> io::Result<bool> {
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
-        let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+        let count = match self.controls.wait(&mut events, EpollTimeout::ZERO) {
             Err(Errno::EINTR) => return Ok(false),
             waited => waited?,
         };
-        let mut is_all = count < EVENTS_MAX;
         for event in &events[..count] {
-            match event.data() {
-                TOKEN_LISTENER => is_all &= self.accept()?,
-                token => {
-                    let backend = usize::try_from(token - TOKEN_FIRST_CONTROL).expect("an index of ours");
-                    self.on_control(backend, event.events());
-                }
-            }
+            let backend = usize::try_from(event.data()).expect("an index of ours");
+            self.on_control(backend, event.events());
         }
         self.offer_all();
+        Ok(count < EVENTS_MAX)
+    }
+
+    /// Takes those who have come, as many as are taken at a time. True when those were all.
+    fn accept(&mut self) -> io::Result<bool> {
+        let is_all = self.accept_some();
         // A copy that has just ended costs less to close than one that everybody has forgotten.
         self.reap()?;
         Ok(is_all)
     }
 
-    /// Takes those who have come, as many as are taken at a time. True when those were all.
-    fn accept(&mut self) -> io::Result<bool> {
+    fn accept_some(&mut self) -> bool {
         for _ in 0..ACCEPTS_MAX {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
             match accept4(self.listener.as_raw_fd(), flags) {
                 // SAFETY: the kernel has just made it for us.
                 Ok(fd) => self.admit(unsafe { OwnedFd::from_raw_fd(fd) }),
-                Err(Errno::EAGAIN) => return Ok(true),
+                Err(Errno::EAGAIN) => return true,
                 // The client has gone before it was accepted.
                 Err(Errno::ECONNABORTED | Errno::EINTR) => (),
                 Err(_) if self.reap_all() => (),
                 Err(error) => {
                     tracing::warn!("cannot accept: {error}");
-                    self.epoll.delete(&*self.listener)?;
                     self.paused_until_ms = Some(self.now_ms() + ACCEPT_PAUSE_MS);
-                    return Ok(true);
+                    return false;
                 }
             }
         }
-        Ok(false)
+        false
     }
 
     /// Takes a client that another balancer has brought to rest.
@@ -437,7 +450,7 @@ impl HandOff {
     }
 
     fn follow(&mut self, backend: usize, control: OwnedFd) -> io::Result<()> {
-        self.epoll.add(&control, control_event(backend, EpollFlags::empty()))?;
+        self.controls.add(&control, control_event(backend, EpollFlags::empty()))?;
         self.backends[backend].control = Some(control);
         self.copies.connect(backend);
         Ok(())
@@ -447,7 +460,7 @@ impl HandOff {
     fn watch_control(&self, backend: usize, also: EpollFlags) {
         if let Some(control) = &self.backends[backend].control {
             // What is watched already can be watched in another way.
-            let _ = self.epoll.modify(control, &mut control_event(backend, also));
+            let _ = self.controls.modify(control, &mut control_event(backend, also));
         }
     }
 
@@ -489,7 +502,6 @@ impl HandOff {
         let now_ms = self.now_ms();
         if self.paused_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
             self.paused_until_ms = None;
-            self.epoll.add(&*self.listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
         }
         self.offer_all();
         for (slot, life) in self.copies.overdue(now_ms, has_request) {
@@ -532,7 +544,7 @@ impl Held for HandOff {
 /// What of a control socket is watched: what comes, its end, and whatever else.
 fn control_event(backend: usize, also: EpollFlags) -> EpollEvent {
     let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-    EpollEvent::new(interest | also, TOKEN_FIRST_CONTROL + backend as u64)
+    EpollEvent::new(interest | also, backend as u64)
 }
 
 /// True when the client has sent something that nobody has taken.
