@@ -8,13 +8,19 @@ use api::evidence::{Answer, outcome};
 use api::payment::Payment;
 use arena::bench::settled_log::{charged, core};
 use arena::simulation::chance::Chance;
+use hyper::StatusCode;
 use std::hint::black_box;
+use std::rc::Rc;
 use store::core::ledger::{Ledger, Subject};
 use store::core::queue::Ordinal;
 use store::core::record::{Record, Terms};
 use store::core::{ApiId, Effects, Event, Now};
 use store::log::frame as log_frame;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::LocalRuntime;
+use wire::edge::{Edge, Reply, Stream};
 use wire::frame::{self, AttemptId, CallKind, FromApi, FromStore, Lease, Message};
+use wire::unix::UnixStream;
 use wire::{Bounds, Cents, PaymentId, Processor, Timestamp};
 
 /// How often each path is taken; `scripts/count-instructions` divides by it.
@@ -34,6 +40,7 @@ const BEGIN_MS: u64 = 1_750_000_000_000;
 type Path = (&'static str, fn());
 
 const PATHS: &[Path] = &[
+    ("edge_request", || edge_request(&mut Exchange::new(), &requests())),
     ("parse_payment", || parse_payment(&bodies())),
     ("encode_accept", || encode_frames_of_api(&accepts())),
     ("decode_accept", || decode_frames_of_api(&encoded(&accepts()))),
@@ -64,6 +71,13 @@ fn main() {
 }
 
 // What is counted. Each of these is a function of its own in the program.
+
+#[inline(never)]
+fn edge_request(exchange: &mut Exchange, requests: &[Vec<u8>]) {
+    for request in requests {
+        exchange.ask(black_box(request));
+    }
+}
 
 #[inline(never)]
 fn parse_payment(bodies: &[Vec<u8>]) {
@@ -185,6 +199,48 @@ fn core_payment(ids: &[PaymentId]) {
 }
 
 // What they work on.
+
+/// A client and the edge that serves it, in one thread.
+struct Exchange {
+    runtime: LocalRuntime,
+    client: UnixStream,
+    answer: [u8; 256],
+}
+
+impl Exchange {
+    fn new() -> Self {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build_local(Default::default()).expect("a runtime");
+        let client = runtime.block_on(async {
+            let (client, served) = std::os::unix::net::UnixStream::pair().expect("two sockets");
+            let [client, served] = [client, served].map(|socket| {
+                socket.set_nonblocking(true).and_then(|()| UnixStream::from_std(socket)).expect("a socket")
+            });
+            let edge = Rc::new(Edge::new(1));
+            let handler = |_| async { Reply::empty(StatusCode::ACCEPTED) };
+            let serve = edge.serve(Stream::Unix(served), None, handler);
+            tokio::task::spawn_local(serve);
+            client
+        });
+        Self { runtime, client, answer: [0; 256] }
+    }
+
+    fn ask(&mut self, request: &[u8]) {
+        let Self { runtime, client, answer } = self;
+        let read = runtime.block_on(async {
+            client.write_all(request).await?;
+            client.read(answer).await
+        });
+        let answer = &answer[..read.expect("an answer")];
+        assert!(answer.starts_with(b"HTTP/1.1 202 ") && answer.ends_with(b"\r\n\r\n"));
+    }
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    let head = "POST /payments HTTP/1.1\r\nHost: localhost:9999\r\nContent-Type: application/json\r\nContent-Length: ";
+    let request = |body: Vec<u8>| [format!("{head}{}\r\n\r\n", body.len()).as_bytes(), &body].concat();
+    bodies().into_iter().map(request).collect()
+}
 
 fn ordinal(number: usize) -> Ordinal {
     Ordinal(u32::try_from(number).expect("a few thousand"))
