@@ -9,10 +9,12 @@
 //!
 //! Reading order
 //! * what is measured: [`restart`], [`summary`], [`preview`], [`lb`], [`stack`], [`store`];
-//! * with what: [`settled_log`], [`fixed_server`], [`load`], [`proxy`], [`redis`], [`store_process`], [`process`];
+//! * with what: [`settled_log`], [`fixed_server`], [`fixed_balancer`], [`load`], [`proxy`], [`redis`], [`store_process`],
+//!   [`process`];
 //! * and what comes of it: [`usage`], [`comparison`], [`machine`], [`plot`].
 
 pub mod comparison;
+pub mod fixed_balancer;
 pub mod fixed_server;
 pub mod lb;
 pub mod load;
@@ -89,6 +91,9 @@ pub enum Measurement {
     /// Give a fixed answer until killed: the floor, and the backend of balancers
     #[command(hide = true)]
     FixedServer(fixed_server::FixedServerArgs),
+    /// Pass clients on to such servers until killed: the least of all balancers
+    #[command(hide = true)]
+    FixedBalancer(fixed_balancer::FixedBalancerArgs),
 }
 
 /// What every measurement works with.
@@ -150,8 +155,10 @@ impl Ground {
 /// # Errors
 /// When something does not start or answer, or the JSON cannot be written.
 pub async fn bench(args: BenchArgs, envs: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
-    if let Measurement::FixedServer(args) = &args.measurement {
-        return fixed_server::serve(args).map(|()| ExitCode::SUCCESS);
+    match &args.measurement {
+        Measurement::FixedServer(args) => return fixed_server::serve(args).map(|()| ExitCode::SUCCESS),
+        Measurement::FixedBalancer(args) => return fixed_balancer::balance(args).map(|()| ExitCode::SUCCESS),
+        _ => (),
     }
     let mut signals = Signals::handle()?;
     let checkout = args.cargo.checkout();
@@ -202,7 +209,7 @@ impl Measurement {
             Self::Stack(args) => stack::stack(args, ground),
             Self::Summary(args) => summary::summary(args, ground),
             Self::Store(args) => store::store(*args, ground),
-            Self::FixedServer(args) => fixed_server::serve(args).map(|()| Vec::new()),
+            Self::FixedServer(_) | Self::FixedBalancer(_) => unreachable!("they measure nothing"),
         }
     }
 }

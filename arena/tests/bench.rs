@@ -1,4 +1,4 @@
-//! The measurements do measure: the shortest form of two of them, with real processes. What the figures are is nobody's
+//! The measurements do measure: the shortest form of some of them, with real processes. What the figures are is nobody's
 //! business here.
 
 mod common;
@@ -44,5 +44,23 @@ fn the_floor_answers_every_payment_of_the_judges_users() {
     for contestant in ["floor", "floor again (A/A)"] {
         assert!(figure(&found, contestant, 3) > 0.0, "payments were posted to the {contestant}");
         assert!(figure(&found, contestant, 4) == 0.0, "and none failed");
+    }
+}
+
+#[test]
+fn a_floor_of_two_processes_answers_as_well_as_one_and_as_ours() {
+    let found = measure(&["preview", "--for", "1", "--modes", "hand-off"]);
+    for contestant in ["floor", "floor of two processes", "ours, hand-off, process"] {
+        assert!(figure(&found, contestant, 3) > 0.0, "payments were posted to {contestant}");
+        assert!(figure(&found, contestant, 4) == 0.0, "and none failed");
+    }
+}
+
+#[test]
+fn the_least_hand_off_serves_every_connection_as_lb_does() {
+    let found = measure(&["lb", "--modes", "hand-off", "--for", "1", "--rate", "100", "--connections", "2"]);
+    for contestant in ["lb, hand-off", "the least hand-off"] {
+        assert!(figure(&found, contestant, 7) > 0.0, "connections went through {contestant}");
+        assert!(figure(&found, contestant, 10) == 0.0, "and no request failed");
     }
 }

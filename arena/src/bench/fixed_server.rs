@@ -7,6 +7,10 @@
 //! comes in pieces.
 //!
 //! It listens on TCP, on Unix sockets, and where lb hands clients off (`passed_sockets`).
+//!
+//! With `--ask` it is the least that any web server with a store behind it can be: each `POST` is answered once another
+//! such server, over a kept Unix socket, has answered a question about it. All questions of a turn are one write.
+//! Answers of one client that does not wait for them may change places then.
 
 use crate::bench::passed_sockets::{self, Passed};
 use crate::client::HEAD_BYTES_MAX;
@@ -14,12 +18,14 @@ use crate::terminal;
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{Shutdown, shutdown};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
@@ -29,6 +35,9 @@ const READ_BYTES: usize = 16 * 1_024;
 
 /// A request that is longer ends its connection.
 const REQUEST_BYTES_MAX: usize = HEAD_BYTES_MAX + 64 * 1_024;
+
+/// What the other server is asked, of about the length of a payment in our own frames.
+const QUESTION: &[u8] = b"POST / HTTP/1.1\r\n\r\n";
 
 const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
 const WELL: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -47,6 +56,9 @@ pub struct FixedServerArgs {
     /// The control socket of a balancer that hands clients off
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+    /// The Unix socket of another such server that is asked before a POST is answered
+    #[arg(long, value_name = "PATH")]
+    pub ask: Option<PathBuf>,
 }
 
 /// Whatever the epoll watches.
@@ -56,12 +68,26 @@ enum Watched {
     Passing(OwnedFd),
     Balancer(OwnedFd),
     Client(Client),
+    /// The server that is asked.
+    Asked(Rc<UnixStream>),
 }
 
 struct Client {
-    stream: File,
+    /// Shared with a question that is out, so that no other client gets its descriptor meanwhile.
+    stream: Rc<File>,
     /// The beginning of a request that is not complete.
     rest: Vec<u8>,
+}
+
+/// What is out at the other server.
+struct Asked {
+    stream: Rc<UnixStream>,
+    /// Questions of this turn.
+    questions: Vec<u8>,
+    /// Who waits for an answer, in the order of the questions, and whether for the last one.
+    waiting: VecDeque<(Rc<File>, bool)>,
+    /// Bytes of an answer that is not complete.
+    partial: usize,
 }
 
 /// Serves until it is killed; prints one line once it listens.
@@ -84,6 +110,9 @@ pub fn serve(args: &FixedServerArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.control {
         server.watch(Watched::Passing(passed_sockets::bind(path)?))?;
     }
+    if let Some(path) = &args.ask {
+        server.ask(path).with_context(|| format!("nobody to ask at {}", path.display()))?;
+    }
     terminal::print(format_args!("listening on {listens}\n"));
     server.run()
 }
@@ -94,13 +123,14 @@ struct Server {
     watched: Vec<Option<Watched>>,
     block: Box<[u8]>,
     answers: Vec<u8>,
+    asked: Option<Asked>,
 }
 
 impl Server {
     fn new() -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let block = vec![0; READ_BYTES].into_boxed_slice();
-        Ok(Self { epoll, watched: Vec::new(), block, answers: Vec::new() })
+        Ok(Self { epoll, watched: Vec::new(), block, answers: Vec::new(), asked: None })
     }
 
     fn watch(&mut self, watched: Watched) -> io::Result<()> {
@@ -111,6 +141,14 @@ impl Server {
             self.watched.resize_with(at + 1, || None);
         }
         self.watched[at] = Some(watched);
+        Ok(())
+    }
+
+    fn ask(&mut self, path: &Path) -> io::Result<()> {
+        let stream = Rc::new(UnixStream::connect(path)?);
+        self.watch(Watched::Asked(Rc::clone(&stream)))?;
+        let (questions, waiting) = (Vec::new(), VecDeque::new());
+        self.asked = Some(Asked { stream, questions, waiting, partial: 0 });
         Ok(())
     }
 
@@ -137,14 +175,20 @@ impl Server {
                     self.watch(client)?;
                 }
             }
+            if let Some(asked) = &mut self.asked {
+                asked.ask().context("the server that is asked is gone")?;
+            }
         }
     }
 
     /// Whether it goes on, and who has come.
     fn on_ready(&mut self, watched: &mut Watched) -> (bool, Vec<Watched>) {
-        let client = |fd: OwnedFd| Watched::Client(Client { stream: File::from(fd), rest: Vec::new() });
+        let client = |fd: OwnedFd| Watched::Client(Client { stream: Rc::new(fd.into()), rest: Vec::new() });
         match watched {
             Watched::Client(client) => (self.answer(client).unwrap_or(false), Vec::new()),
+            Watched::Asked(_) => {
+                (self.asked.as_mut().is_some_and(|asked| asked.listen(&mut self.block)), Vec::new())
+            }
             Watched::Tcp(listener) => {
                 let accepted = std::iter::from_fn(|| listener.accept().ok()).map(|(stream, _)| {
                     // Both fail only for a connection that is gone, which its first read finds out.
@@ -180,7 +224,7 @@ impl Server {
 
     /// Reads once and answers every whole request. False when the connection is over.
     fn answer(&mut self, client: &mut Client) -> io::Result<bool> {
-        let read = match client.stream.read(&mut self.block) {
+        let read = match (&*client.stream).read(&mut self.block) {
             Ok(0) => return Ok(false),
             Ok(read) => read,
             Err(error) => return Ok(error.kind() == io::ErrorKind::WouldBlock),
@@ -196,14 +240,48 @@ impl Server {
         let (mut used, mut lives) = (0, true);
         while let Some(request) = Request::parse(&bytes[used..]) {
             used += request.len;
+            if let Some(asked) = self.asked.as_mut().filter(|_| request.answer == ACCEPTED) {
+                asked.questions.extend_from_slice(QUESTION);
+                asked.waiting.push_back((Rc::clone(&client.stream), request.is_last));
+                continue;
+            }
             self.answers.extend_from_slice(request.answer);
             lives &= !request.is_last;
         }
         lives &= bytes.len() - used <= REQUEST_BYTES_MAX;
         client.rest = bytes[used..].to_vec();
         // An answer that does not fit into the socket's buffer belongs to a peer that does not read.
-        client.stream.write_all(&self.answers)?;
+        if !self.answers.is_empty() {
+            (&*client.stream).write_all(&self.answers)?;
+        }
         Ok(lives)
+    }
+}
+
+impl Asked {
+    /// Asks what has come up in this turn.
+    fn ask(&mut self) -> io::Result<()> {
+        if !self.questions.is_empty() {
+            (&*self.stream).write_all(&self.questions)?;
+            self.questions.clear();
+        }
+        Ok(())
+    }
+
+    /// Takes answers, and answers whom they are for. False when the other server is gone.
+    fn listen(&mut self, block: &mut [u8]) -> bool {
+        let Ok(read @ 1..) = (&*self.stream).read(block) else { return false };
+        self.partial += read;
+        while self.partial >= ACCEPTED.len() {
+            self.partial -= ACCEPTED.len();
+            let Some((client, is_last)) = self.waiting.pop_front() else { return false };
+            // Both fail only for a client that has gone, which its next read finds out.
+            let _ = (&*client).write_all(ACCEPTED);
+            if is_last {
+                let _ = shutdown(client.as_raw_fd(), Shutdown::Both);
+            }
+        }
+        true
     }
 }
 
@@ -220,6 +298,7 @@ impl AsFd for Watched {
             Self::Unix(listener) => listener.as_fd(),
             Self::Passing(fd) | Self::Balancer(fd) => fd.as_fd(),
             Self::Client(client) => client.stream.as_fd(),
+            Self::Asked(stream) => stream.as_fd(),
         }
     }
 }

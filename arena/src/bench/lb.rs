@@ -101,7 +101,7 @@ fn contestants(
     let modes = ground.lb_modes(&args.modes, comparison)?;
     let mut proxies = vec![Proxy::Nobody];
     proxies.extend(modes.iter().cloned().map(Proxy::Lb));
-    for other in [Proxy::Nginx, Proxy::Haproxy] {
+    for other in [Proxy::Least, Proxy::Nginx, Proxy::Haproxy] {
         match other.is_installed() {
             Ok(()) => proxies.push(other),
             Err(why) => comparison.notes.push(why),

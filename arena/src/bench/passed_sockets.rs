@@ -4,16 +4,21 @@
 //! Of a message only its kind is read: 16 bytes, magic, kind, slot and generation, each a u32; kind 2 brings a client.
 //! The page that kind 1 brings, in which an api says that it has taken bytes, is not used: to lb every client here is
 //! always at rest, which is what it is between two requests anyway.
+//!
+//! And the other side, as far as the least of all balancers needs it (`fixed_balancer`): it says kind 2 and nothing else.
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4,
-    bind as bind_to, listen, recvmsg, socket,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    accept4, bind as bind_to, connect as connect_to, listen, recvmsg, sendmsg, socket,
 };
 use std::fs;
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+
+/// A message of lb's.
+const MESSAGE_BYTES: usize = 16;
 
 /// lb's messages are shorter.
 const MESSAGE_BYTES_MAX: usize = 64;
@@ -57,6 +62,29 @@ pub fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
     let fd = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK).ok()?;
     // SAFETY: the kernel has just made it for this process, and nobody else has its number.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Connects to a control socket. What is sent waits for room.
+///
+/// # Errors
+/// What the system says.
+pub fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let control = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    connect_to(control.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(control)
+}
+
+/// Passes a client on.
+///
+/// # Errors
+/// What the system says.
+pub fn send(control: &OwnedFd, client: &impl AsFd) -> io::Result<()> {
+    let mut message = [0; MESSAGE_BYTES];
+    message[4..8].copy_from_slice(&KIND_CLIENT.to_le_bytes());
+    let fds = [client.as_fd().as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(control.as_raw_fd(), &[IoSlice::new(&message)], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
 }
 
 /// The next message.

@@ -3,8 +3,9 @@
 //!
 //! The floor is one process without a balancer that gives a fixed answer (`fixed_server`), driven by the same users under
 //! the same plan in the same session: what it takes is the machine, the kernel, the loopback and the users themselves.
-//! Each turn plays the floor, every variant of our stack on an empty log, and the floor again (A/A). The plan is the
-//! preview, or the preview at another length: its stages and audits are as much shorter, its users as many.
+//! Each turn plays the floor, a floor of two processes, of which one asks the other before it answers, every variant of
+//! our stack on an empty log, and the floor again (A/A). The second floor is what any stack takes at the least whose web
+//! servers are other processes than what they share, as the competition's rules want it. The plan is the preview, or the preview at another length: its stages and audits are as much shorter, its users as many.
 
 use crate::bench::Ground;
 use crate::bench::comparison::{Comparison, Metric, number};
@@ -19,6 +20,7 @@ use std::fs;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -33,6 +35,7 @@ const PUBLISHED_PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 const FLOOR: &str = "floor";
+const ASKING: &str = "floor of two processes";
 const FLOOR_AGAIN: &str = "floor again (A/A)";
 
 const METRICS: &[Metric] = &[
@@ -99,7 +102,7 @@ pub fn floor(args: FloorArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>
             ground.say(&format!("turn {turn} of {}: {name}", ground.turns));
             let figures = match &container {
                 Some(_) => play_beside_processors(&plan, PublishedFloor::ADDRESS.into(), ground),
-                None => play_floor(&plan, ground),
+                None => play_floor(&plan, ground, false),
             };
             comparison.enter(name, &figures?);
         }
@@ -122,7 +125,9 @@ pub fn preview(args: &PreviewArgs, ground: &Ground) -> anyhow::Result<Vec<Compar
     for turn in 1..=ground.turns {
         let say = |name: &str| ground.say(&format!("turn {turn} of {}: {name}", ground.turns));
         say(FLOOR);
-        comparison.enter(FLOOR, &play_floor(&plan, ground)?);
+        comparison.enter(FLOOR, &play_floor(&plan, ground, false)?);
+        say(ASKING);
+        comparison.enter(ASKING, &play_floor(&plan, ground, true)?);
         for (mode, durability) in &variants {
             let name = format!("ours, {mode}, {}", durability.name());
             say(&name);
@@ -130,7 +135,7 @@ pub fn preview(args: &PreviewArgs, ground: &Ground) -> anyhow::Result<Vec<Compar
             comparison.enter(&name, &play_ours(&plan, &variant, ground)?);
         }
         say(FLOOR_AGAIN);
-        comparison.enter(FLOOR_AGAIN, &play_floor(&plan, ground)?);
+        comparison.enter(FLOOR_AGAIN, &play_floor(&plan, ground, false)?);
     }
     Ok(vec![comparison])
 }
@@ -212,9 +217,20 @@ fn play_ours(
     })
 }
 
-fn play_floor(plan: &Plan, ground: &Ground) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
-    let (_server, ours) = start_server(ground)?;
+/// Plays against a fixed answer, of one process or of one that asks another.
+fn play_floor(plan: &Plan, ground: &Ground, is_asking: bool) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
+    let asked = is_asking.then(|| ground.dir.join("asked.sock"));
+    let _asked = asked.as_ref().map(|path| start_asked(path, ground)).transpose()?;
+    let (_server, ours) = start_server(asked.as_deref(), ground)?;
     play_beside_processors(plan, ours, ground)
+}
+
+fn start_asked(path: &Path, ground: &Ground) -> anyhow::Result<Process> {
+    let mut command = Command::new(ground.binaries.arena());
+    command.args(["bench", "fixed-server", "--socket"]).arg(path);
+    let mut process = Process::start("asked", command, &ground.dir)?;
+    process.until(|| UnixStream::connect(path))?;
+    Ok(process)
 }
 
 /// Plays against somebody who asks nothing of the processors, beside two that are there for the judge.
@@ -305,13 +321,16 @@ async fn play(plan: Plan, sides: Sides) -> anyhow::Result<[Option<f64>; METRICS.
     Ok([Some(post.p50_ms), Some(post.p99_ms), Some(post.p999_ms), posted, failed, differing])
 }
 
-/// Starts a fixed server on a free port.
+/// Starts a fixed server on a free port, which asks the one at the Unix socket `asked` if there is one.
 ///
 /// # Errors
 /// When it does not start.
-pub fn start_server(ground: &Ground) -> anyhow::Result<(Process, SocketAddr)> {
+pub fn start_server(asked: Option<&Path>, ground: &Ground) -> anyhow::Result<(Process, SocketAddr)> {
     let mut command = Command::new(ground.binaries.arena());
     command.args(["bench", "fixed-server", "--listen", "127.0.0.1:0"]);
+    if let Some(path) = asked {
+        command.arg("--ask").arg(path);
+    }
     start_listening("floor", command, &ground.dir)
 }
 

@@ -1,5 +1,5 @@
 //! The balancers that are measured: lb in its modes, nginx, haproxy, each as one process with one worker in front of the
-//! same two backends on Unix sockets.
+//! same two backends on Unix sockets. And the least of all hand-offs, for what the kernel takes of a connection.
 //!
 //! nginx and haproxy are set up as well as they can be for this work: kept connections to the backends, no log of
 //! requests, no buffering that a request of this size would not have anyway, keep-alive without an end.
@@ -28,6 +28,8 @@ pub enum Proxy {
     Nobody,
     /// Ours, in this mode.
     Lb(String),
+    /// One that accepts, sends and closes, and nothing else.
+    Least,
     /// nginx.
     Nginx,
     /// haproxy.
@@ -41,6 +43,7 @@ impl Proxy {
         match self {
             Self::Nobody => "backend alone".into(),
             Self::Lb(mode) => format!("lb, {mode}"),
+            Self::Least => "the least hand-off".into(),
             Self::Nginx => "nginx".into(),
             Self::Haproxy => "haproxy".into(),
         }
@@ -52,7 +55,7 @@ impl Proxy {
     /// The line that says that it is left out.
     pub fn is_installed(&self) -> Result<(), String> {
         match self {
-            Self::Nobody | Self::Lb(_) => Ok(()),
+            Self::Nobody | Self::Lb(_) | Self::Least => Ok(()),
             Self::Nginx => installed("nginx").map(drop).ok_or_else(|| left_out("nginx", "nginx-light")),
             Self::Haproxy => installed("haproxy").map(drop).ok_or_else(|| left_out("haproxy", "haproxy")),
         }
@@ -67,6 +70,7 @@ impl Proxy {
         let (name, command) = match self {
             Self::Nobody => return Ok(None),
             Self::Lb(mode) => ("lb", lb(&ground.binaries.path("lb"), mode, addr, &ground.dir)),
+            Self::Least => ("least", least(addr, ground)),
             Self::Nginx => ("nginx", nginx(addr, &ground.dir)?),
             Self::Haproxy => ("haproxy", haproxy(addr, &ground.dir)?),
         };
@@ -85,7 +89,7 @@ pub fn start_backends(ground: &Ground) -> anyhow::Result<(Vec<Process>, SocketAd
     let mut backends = Vec::new();
     for name in BACKENDS {
         let addr = free_addr()?;
-        let (socket, control) = (backend_path(&ground.dir, name), ground.dir.join(format!("{name}.control")));
+        let (socket, control) = (backend_path(&ground.dir, name), control_path(&ground.dir, name));
         let mut command = Command::new(ground.binaries.arena());
         command.args(["bench", "fixed-server", "--listen"]).arg(addr.to_string());
         command.arg("--socket").arg(&socket).arg("--control").arg(&control);
@@ -109,6 +113,19 @@ fn lb(program: &Path, mode: &str, addr: SocketAddr, dir: &Path) -> Command {
     command.arg("--socket-dir").arg(dir).arg("--listen").arg(addr.to_string());
     command.args(["--backends", &BACKENDS.join(","), "--mode", mode]);
     command.args(["--connections-max", &CONNECTIONS_MAX.to_string()]);
+    command
+}
+
+fn control_path(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.control"))
+}
+
+fn least(addr: SocketAddr, ground: &Ground) -> Command {
+    let mut command = Command::new(ground.binaries.arena());
+    command.args(["bench", "fixed-balancer", "--listen"]).arg(addr.to_string());
+    for name in BACKENDS {
+        command.arg("--control").arg(control_path(&ground.dir, name));
+    }
     command
 }
 
