@@ -13,13 +13,14 @@
 //! asked at every step whether something is wrong that must never be, and at the end, when everything is healed and at
 //! rest, whether the three sides agree. A seed replays bit by bit.
 //!
-//! Reading order: [`chance`], [`schedule`] (what happens when), [`disk`], [`processor`], [`ledgers`], [`cells`] (what
-//! the generator has reached), [`world`] (all of it together).
+//! Reading order: [`chance`], [`schedule`] (what happens when), [`disk`], [`processor`], [`ledgers`], [`past`], [`cells`]
+//! (what the generator has reached), [`world`] (all of it together).
 
 pub mod cells;
 pub mod chance;
 pub mod disk;
 pub mod ledgers;
+pub mod past;
 pub mod processor;
 pub mod schedule;
 pub mod world;

@@ -8,6 +8,7 @@ use super::cells::Cells;
 use super::chance::Chance;
 use super::disk::Disk;
 use super::ledgers::Ledgers;
+use super::past::Past;
 use super::processor::{Answered, Processor};
 use super::schedule::Schedule;
 use api::desk::{Ask, Desk};
@@ -159,6 +160,7 @@ struct World<'a> {
     connections: BTreeMap<u64, Connection>,
     processors: PerProcessor<Processor>,
     ledgers: Ledgers,
+    past: Past,
     /// Counts the purges; a 2xx decided before one does not count after it.
     purges: u64,
     told: BTreeMap<(u64, u64), u64>,
@@ -207,6 +209,7 @@ impl<'a> World<'a> {
             connections: BTreeMap::new(),
             processors: PerProcessor::default(),
             ledgers: Ledgers::default(),
+            past: Past::default(),
             purges: 0,
             told: BTreeMap::new(),
             skew_ms: 0,

@@ -16,6 +16,7 @@ impl World<'_> {
         let mut core = Core::new(self.config, self.now());
         self.disk.recover(&mut core).map_err(|error| error.to_string())?;
         self.ledgers.note_foreign(&core, &self.processors);
+        self.past.forget();
         // A purge that was never confirmed may have outlived a power loss: what the store does not know was purged.
         let ledger = core.ledger();
         let is_known = |id: &PaymentId| ledger.find(*id).is_some() || ledger.tombstones().contains_key(id);
@@ -105,6 +106,7 @@ impl World<'_> {
         store.core.step(now, Event::Room(self.room), &mut effects);
         store.core.dispatch(now, &mut effects);
         self.ledgers.check_summary(&store.core, &self.processors)?;
+        self.past.check(&store.core, &effects.records)?;
         if effects.records_len > 0 {
             self.disk.append(&effects.records, effects.records_len);
             if self.chance.percent(SNAPSHOT_PERCENT) {
