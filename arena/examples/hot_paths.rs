@@ -185,6 +185,9 @@ fn core_payment(ids: &[PaymentId]) {
         let accept = FromApi::Accept { request: sequence, id: *id, cents: AMOUNT };
         core.step(now, Event::Frame(api, accept), &mut effects);
         core.dispatch(now, &mut effects);
+        // It goes out in a pause.
+        (now.us, now.wall_ms) = (now.us + 1_000, now.wall_ms + 1);
+        core.dispatch(now, &mut effects);
         for (_, said) in effects.sends.drain(..) {
             if let FromStore::Lease(lease) = said {
                 let report = FromApi::Report(charged(&lease, sequence));
@@ -192,7 +195,6 @@ fn core_payment(ids: &[PaymentId]) {
             }
         }
         effects.records.clear();
-        (now.us, now.wall_ms) = (now.us + 1_000, now.wall_ms + 1);
     }
     let settled = core.ledger().balance().charged[Processor::Default].count;
     assert_eq!(settled, ids.len() as u64, "every payment went the whole way");

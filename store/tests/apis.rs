@@ -47,11 +47,12 @@ impl Store {
         FromApi::Accept { request: 1, id: PaymentId(self.accepted), cents: Cents(1) }
     }
 
-    /// A payment comes in at this api. Who gets its call, and the call.
+    /// A payment comes in at this api, and no other for a while. Who gets its call, and the call.
     fn pay(&mut self, api: ApiId) -> (ApiId, Lease) {
         let accept = self.accept();
-        let said = self.turn([(api, accept)]);
-        leases(said).next().expect("the processor is free")
+        assert_eq!(leases(self.turn([(api, accept)])).count(), 0, "its answer comes first");
+        self.us += self.core.next_call_us();
+        leases(self.turn([])).next().expect("the processor is free")
     }
 
     fn report(&mut self, lease: Lease) -> FromApi {
@@ -113,12 +114,38 @@ fn acknowledged(said: &[(ApiId, FromStore)]) -> Vec<(ApiId, u64)> {
 }
 
 #[test]
-fn a_call_goes_to_the_api_that_is_woken_anyway_unless_it_has_more_than_its_share() {
+fn calls_go_to_the_api_that_is_woken_anyway_unless_it_has_more_than_its_share() {
     let mut store = Store::start();
-    let callers: Vec<ApiId> = (0..20).map(|_| store.pay(SECOND).0).collect();
-    assert_eq!(callers[..8], [SECOND; 8]);
-    assert_eq!(callers[8..16], [FIRST; 8], "nobody has eight calls more than another");
+    let accepts: Vec<_> = (0..20).map(|_| (SECOND, store.accept())).collect();
+    store.turn(accepts);
+    store.us += store.core.next_call_us();
+    let callers: Vec<ApiId> = leases(store.turn([])).map(|(api, _)| api).collect();
+    assert_eq!(callers[..8], [FIRST; 8]);
+    assert_eq!(callers[8..16], [SECOND; 8], "nobody has eight calls more than another");
     assert_eq!(callers[16..], [SECOND; 4]);
+}
+
+#[test]
+fn calls_wait_for_a_pause_between_payments_and_not_for_long() {
+    let mut store = Store::start();
+    let (first, second) = (store.accept(), store.accept());
+    assert_eq!(cheap_posts(store.turn([(FIRST, first)])), 0);
+    store.us += 900;
+    assert_eq!(cheap_posts(store.turn([(SECOND, second)])), 0);
+    store.us += 999;
+    assert_eq!(cheap_posts(store.turn([])), 0);
+    assert!(store.core.next_call_us() <= 1_000, "and somebody looks in time");
+    store.us += 1;
+    assert_eq!(cheap_posts(store.turn([])), 2);
+    // One each 200 us: the first ones wait for a pause, those after them know that there is none.
+    let mut at_once = (0..40).map(|_| {
+        store.us += 200;
+        let accept = store.accept();
+        cheap_posts(store.turn([(FIRST, accept)]))
+    });
+    assert_eq!(at_once.by_ref().take(25).sum::<usize>(), 0);
+    assert_eq!(at_once.next(), Some(26));
+    assert_eq!(at_once.take(3).collect::<Vec<_>>(), [1, 1, 1]);
 }
 
 #[test]

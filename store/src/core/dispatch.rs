@@ -21,7 +21,9 @@ impl Core {
         let balance = self.ledger.balance();
         let charges = PerProcessor(balance.charged.0.map(|totals| totals.count));
         self.router.note_turn(balance.accepted.count, charges, now.us);
-        while let Some(ordinal) = self.ledger.queue.first_free().filter(|_| self.room != Room::NoIntents) {
+        let waits = self.ledger.queue.first_free().is_some() && self.room != Room::NoIntents;
+        let may_begin = waits && self.router.is_time(now.us);
+        while let Some(ordinal) = self.ledger.queue.first_free().filter(|_| may_begin) {
             let waiting = self.ledger.queue.free_len();
             let Route::To(processor) = self.router.route(&self.calls, waiting, now.us) else {
                 return;
@@ -32,7 +34,7 @@ impl Core {
             }
             self.lease(now, ordinal, processor, api, effects);
         }
-        // Keeps the router's memory of outages true while nothing waits.
+        // Keeps the router's memory of outages true while nothing goes out.
         let _ = self.router.route(&self.calls, 0, now.us);
     }
 

@@ -524,7 +524,10 @@ impl Core {
     /// When the core wants to be called again if nothing happens, in microseconds from now.
     #[must_use]
     pub fn next_call_us(&self) -> u64 {
-        if self.ledger.queue.is_empty() { IDLE_TICK_US } else { DRAIN_TICK_US }
+        if self.ledger.queue.is_empty() {
+            return IDLE_TICK_US;
+        }
+        self.router.asks_again_in_us().unwrap_or(DRAIN_TICK_US)
     }
 
     /// What the mutants do that give up on a call that is out.

@@ -29,12 +29,14 @@
 
 mod arrivals;
 mod belief;
+mod pace;
 
 use super::calls::Calls;
 use super::cutoff::Cutoffs;
 use arrivals::Arrivals;
 use belief::Belief;
 pub use belief::{State, Why};
+use pace::Pace;
 use wire::frame::{Health, Outcome, Report};
 use wire::{PerProcessor, Processor};
 
@@ -90,9 +92,6 @@ const HEALTH_INTERVAL_MS: u64 = 5_200;
 
 /// A health call without an answer for so long is given up: the processor holds it for at most two windows.
 const HEALTH_PATIENCE_MS: u64 = 16_000;
-
-/// Tokens of the pacer: so many dispatches may follow each other at once.
-const PACE_BURST: f64 = 32.0;
 
 /// Payments handed out a second while clients are being answered.
 pub const DISPATCH_PER_S: u32 = 4_000;
@@ -212,8 +211,7 @@ pub enum Route {
 pub struct Router {
     config: RouterConfig,
     beliefs: PerProcessor<Belief>,
-    tokens: f64,
-    tokens_at_us: u64,
+    pace: Pace,
     arrivals: Arrivals,
     cutoffs: Cutoffs,
     /// Payments charged at the dear processor, and how many of them before the cheap one went away.
@@ -231,8 +229,7 @@ impl Router {
         Self {
             config: RouterConfig { open_max, ..config },
             beliefs: PerProcessor::from_fn(|_| Belief::new(open_max, now_us)),
-            tokens: PACE_BURST,
-            tokens_at_us: now_us,
+            pace: Pace::new(config.dispatch_per_s, now_us),
             arrivals: Arrivals::new(config.silence_ms * 1000, now_us),
             cutoffs: Cutoffs::default(),
             dear: 0,
@@ -524,23 +521,22 @@ impl Router {
         self.beliefs[processor].last_dispatch_us.is_none_or(|last| now_us >= last + interval_ms * 1000)
     }
 
+    /// True when what waits may be handed out now: nobody has just come, or it has been deferred for long enough.
+    pub fn is_time(&mut self, now_us: u64) -> bool {
+        self.pace.is_time(self.arrivals.accept_us, now_us)
+    }
+
+    /// In how long it wants to be asked again whether [it is time](Self::is_time), in microseconds; `None` when nothing
+    /// waits for that.
+    #[must_use]
+    pub fn asks_again_in_us(&self) -> Option<u64> {
+        self.pace.is_deferring().then_some(pace::QUIET_US)
+    }
+
     /// Takes a token of the pace. False when the pace forbids a dispatch now.
     pub fn take_token(&mut self, now_us: u64) -> bool {
-        if self.arrivals.have_stopped() {
-            // The pace is for those who are being answered, and nobody is.
-            return true;
-        }
-        let per_us = f64::from(self.config.dispatch_per_s) / 1e6;
-        let elapsed = now_us.saturating_sub(self.tokens_at_us);
-        #[expect(clippy::cast_precision_loss, reason = "a pace is no sum")]
-        let earned = elapsed as f64 * per_us;
-        self.tokens = (self.tokens + earned).min(PACE_BURST);
-        self.tokens_at_us = now_us;
-        if self.tokens < 1.0 {
-            return false;
-        }
-        self.tokens -= 1.0;
-        true
+        // The pace is for those who are being answered; when payments have stopped coming nobody is.
+        self.arrivals.have_stopped() || self.pace.take_token(now_us)
     }
 
     /// A payment goes out.

@@ -17,7 +17,8 @@ const SILENCE_STEP_MS: u64 = 20;
 pub(super) struct Arrivals {
     /// Payments ever accepted.
     pub(super) accepts: u64,
-    accept_us: u64,
+    /// When the last one came.
+    pub(super) accept_us: u64,
     turn_us: u64,
     /// Since the last accept, less what this process was not running.
     silent_us: u64,
