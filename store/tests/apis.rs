@@ -1,7 +1,7 @@
 //! Which api is told what: who gets a call, and when a report is acknowledged. Whatever is said wakes a process.
 
 use store::core::router::RouterConfig;
-use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now};
+use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now, Room};
 use wire::frame::{CallKind, FromApi, FromStore, HeldAttempt, Lease, Outcome, Report};
 use wire::{Cents, PaymentId, PerProcessor, Processor};
 
@@ -146,6 +146,18 @@ fn calls_wait_for_a_pause_between_payments_and_not_for_long() {
     assert_eq!(at_once.by_ref().take(25).sum::<usize>(), 0);
     assert_eq!(at_once.next(), Some(26));
     assert_eq!(at_once.take(3).collect::<Vec<_>>(), [1, 1, 1]);
+}
+
+#[test]
+fn nobody_looks_each_millisecond_for_what_may_not_go_out() {
+    let mut store = Store::start();
+    let accept = store.accept();
+    store.turn([(FIRST, accept)]);
+    assert_eq!(store.core.next_call_us(), 1_000);
+    let now = Now { us: store.us, wall_ms: 0 };
+    store.core.step(now, Event::Room(Room::NoIntents), &mut Effects::default());
+    assert_eq!(leases(store.turn([])).count(), 0);
+    assert!(store.core.next_call_us() >= 5_000);
 }
 
 #[test]

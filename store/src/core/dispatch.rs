@@ -22,7 +22,7 @@ impl Core {
         let charges = PerProcessor(balance.charged.0.map(|totals| totals.count));
         self.router.note_turn(balance.accepted.count, charges, now.us);
         let waits = self.ledger.queue.first_free().is_some() && self.room != Room::NoIntents;
-        let may_begin = waits && self.router.is_time(now.us);
+        let may_begin = self.router.is_time(waits, now.us);
         while let Some(ordinal) = self.ledger.queue.first_free().filter(|_| may_begin) {
             let waiting = self.ledger.queue.free_len();
             let Route::To(processor) = self.router.route(&self.calls, waiting, now.us) else {

@@ -521,9 +521,12 @@ impl Router {
         self.beliefs[processor].last_dispatch_us.is_none_or(|last| now_us >= last + interval_ms * 1000)
     }
 
-    /// True when what waits may be handed out now: nobody has just come, or it has been deferred for long enough.
-    pub fn is_time(&mut self, now_us: u64) -> bool {
-        self.pace.is_time(self.arrivals.accept_us, now_us)
+    /// True when something `waits` and may be handed out now: nobody has just come, or it has been deferred for long enough.
+    pub fn is_time(&mut self, waits: bool, now_us: u64) -> bool {
+        if !waits {
+            self.pace.defer_nothing();
+        }
+        waits && self.pace.is_time(self.arrivals.accept_us, now_us)
     }
 
     /// In how long it wants to be asked again whether [it is time](Self::is_time), in microseconds; `None` when nothing

@@ -66,6 +66,11 @@ impl Pace {
         is_time
     }
 
+    /// Nothing waits any more, or nothing may go out.
+    pub(super) fn defer_nothing(&mut self) {
+        self.deferred_since_us = None;
+    }
+
     /// True when something waits for [`Self::is_time`].
     pub(super) fn is_deferring(&self) -> bool {
         self.deferred_since_us.is_some()
