@@ -141,13 +141,15 @@ impl Pen {
         self.core.step(self.now, Event::Frame(API, frame), &mut self.effects);
     }
 
-    /// Reports what was leased in the turn before, and lets the core dispatch.
+    /// Reports what was leased in the turn before, and lets the core dispatch, also in the pause after what has come.
     fn end_turn(&mut self) {
         for lease in std::mem::take(&mut self.leases) {
             self.reports += 1;
             self.step(FromApi::Report(charged(&lease, self.reports)));
         }
         self.core.dispatch(self.now, &mut self.effects);
+        let pause_us = self.core.next_call_us().min(TURN_US - 1);
+        self.core.dispatch(Now { us: self.now.us + pause_us, ..self.now }, &mut self.effects);
     }
 
     /// Takes the leases, and goes on to the next turn.
