@@ -6,7 +6,7 @@
 
 use crate::bench::passed_sockets;
 use crate::terminal;
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
@@ -30,7 +30,6 @@ pub fn balance(args: &FixedBalancerArgs) -> anyhow::Result<()> {
         passed_sockets::connect(path).with_context(|| format!("no backend at {}", path.display()))
     };
     let backends = args.controls.iter().map(connect).collect::<anyhow::Result<Vec<_>>>()?;
-    ensure!(!backends.is_empty(), "--control names at least one backend");
     let listener =
         TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
     terminal::print(format_args!("listening on {}\n", listener.local_addr()?));

@@ -36,7 +36,7 @@ const READ_BYTES: usize = 16 * 1_024;
 /// A request that is longer ends its connection.
 const REQUEST_BYTES_MAX: usize = HEAD_BYTES_MAX + 64 * 1_024;
 
-/// What the other server is asked, of about the length of a payment in our own frames.
+/// What the other server is asked: the least that it understands.
 const QUESTION: &[u8] = b"POST / HTTP/1.1\r\n\r\n";
 
 const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";

@@ -5,7 +5,8 @@
 //! the same plan in the same session: what it takes is the machine, the kernel, the loopback and the users themselves.
 //! Each turn plays the floor, a floor of two processes, of which one asks the other before it answers, every variant of
 //! our stack on an empty log, and the floor again (A/A). The second floor is what any stack takes at the least whose web
-//! servers are other processes than what they share, as the competition's rules want it. The plan is the preview, or the preview at another length: its stages and audits are as much shorter, its users as many.
+//! servers are other processes than what they share, as the competition's rules want it. The plan is the preview, or the
+//! preview at another length: its stages and audits are as much shorter, its users as many.
 
 use crate::bench::Ground;
 use crate::bench::comparison::{Comparison, Metric, number};
