@@ -19,7 +19,6 @@ pub mod fixed_server;
 pub mod lb;
 pub mod load;
 pub mod machine;
-pub mod passed_sockets;
 pub mod plot;
 pub mod preview;
 pub mod process;

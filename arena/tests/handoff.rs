@@ -269,6 +269,33 @@ fn a_stopped_api_blocks_nobody_else() {
 }
 
 #[test]
+fn who_is_refused_by_an_api_is_forgotten() {
+    let few = Setup { api_args: vec!["--connections-max", "3"], ..Setup::default() };
+    let mut system = System::start_as(few, None);
+    let mut clients: Vec<Connection> = (0..20).map(|_| system.hand_off().connect()).collect();
+    let answers: Vec<_> = clients.iter_mut().map(|client| status(client, &get("/health"))).collect();
+    let served = answers.iter().filter(|answer| **answer == Ok(200)).count();
+    let refused = answers.iter().filter(|answer| **answer == Ok(503)).count();
+    assert!(served > 0 && served + refused == 20, "{answers:?}");
+    system.until("those that are left are served", |system| {
+        lb_metric(system, "lb_connections") <= served as u64
+    });
+}
+
+#[test]
+fn who_goes_while_there_is_no_api_is_forgotten() {
+    let mut system = System::start();
+    system.apis.iter_mut().for_each(|api| api.kill());
+    system.until("no api is left", |system| system.hand_off_admin().status("/health") == Some(503));
+    let mut silent = system.hand_off().connect();
+    silent.be_patient(READY_TIMEOUT);
+    drop((0..10).map(|_| system.hand_off().connect()).collect::<Vec<Connection>>());
+    system.until("only who is silent waits", |system| lb_metric(system, "lb_connections") == 1);
+    system.start_api_again(0);
+    assert_eq!(status(&mut silent, &get("/health")), Ok(200));
+}
+
+#[test]
 fn a_connection_that_either_side_ends_is_forgotten() {
     let mut system = System::start();
     let closing = b"GET /health HTTP/1.1\r\nHost: espora\r\nConnection: close\r\n\r\n";

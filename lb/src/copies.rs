@@ -14,16 +14,13 @@
 //! ```
 
 use std::collections::VecDeque;
-use wire::handoff::Ticket;
+use wire::handoff::{GENERATION_MASK, Ticket, Word};
 
 /// How long a client with a request waits for any api.
 pub const HOLD_MS: u64 = 1_000;
 
 /// How long an api is passed over that had no room for a client: a connection that closes gives it some.
 pub const REFUSED_MS: u64 = 50;
-
-/// Generations have 31 bits in a word.
-const GENERATION_MASK: u32 = u32::MAX >> 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whereabouts {
@@ -43,9 +40,18 @@ struct Client<C> {
 struct Slot<C> {
     /// Counts the hand-offs of this slot.
     generation: u32,
-    /// Counts the clients of this slot, to tell an event of one from an event of the next.
-    life: u32,
     client: Option<Client<C>>,
+}
+
+/// What somebody is waiting with, as a look at its socket shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// It has sent nothing yet.
+    Silent,
+    /// It has sent something.
+    Asking,
+    /// It has gone.
+    Gone,
 }
 
 /// What is known of an api.
@@ -88,7 +94,7 @@ impl<C> Copies<C> {
     pub fn new(slots: usize, backends: usize) -> Self {
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
         Self {
-            slots: (0..slots).map(|_| Slot { generation: 0, life: 0, client: None }).collect(),
+            slots: (0..slots).map(|_| Slot { generation: 0, client: None }).collect(),
             free: (0..slots).rev().collect(),
             waiting: VecDeque::new(),
             backends: vec![Standing::default(); backends],
@@ -122,36 +128,28 @@ impl<C> Copies<C> {
 
     // Clients.
 
-    /// A client has come: its slot, and which life of it. `None` when all are taken, with the copy.
+    /// A client has come.
     ///
     /// # Errors
     /// The copy, when there is no slot for it.
-    pub fn admit(&mut self, copy: C, now_ms: u64) -> Result<(u32, u32), C> {
+    pub fn admit(&mut self, copy: C, now_ms: u64) -> Result<(), C> {
         let Some(slot) = self.free.pop() else { return Err(copy) };
-        let place = &mut self.slots[slot as usize];
-        place.life = place.life.wrapping_add(1);
-        place.client = Some(Client { copy, whereabouts: Whereabouts::Waiting, since_ms: now_ms });
+        let client = Client { copy, whereabouts: Whereabouts::Waiting, since_ms: now_ms };
+        self.slots[slot as usize].client = Some(client);
         self.waiting.push_back(slot);
-        Ok((slot, place.life))
+        Ok(())
     }
 
-    /// The copy of a client, if it is still the one of this life.
-    #[must_use]
-    pub fn copy(&self, slot: u32, life: u32) -> Option<&C> {
-        let slot = self.slots.get(slot as usize).filter(|slot| slot.life == life)?;
-        slot.client.as_ref().map(|client| &client.copy)
-    }
-
-    /// Its connection is over.
-    pub fn remove(&mut self, slot: u32, life: u32) -> Option<C> {
-        self.copy(slot, life)?;
-        let client = self.slots[slot as usize].client.take()?;
-        match client.whereabouts {
-            Whereabouts::Waiting => self.waiting.retain(|waiting| *waiting != slot),
-            Whereabouts::With(backend) => self.backends[backend].held -= 1,
+    /// The connection of the client in this slot is over, if it has ended under its last ticket. Returns the copy.
+    pub fn remove(&mut self, slot: u32, has_ended: impl FnOnce(Ticket) -> bool) -> Option<C> {
+        let place = self.slots.get_mut(slot as usize)?;
+        let Whereabouts::With(backend) = place.client.as_ref()?.whereabouts else { return None };
+        if !has_ended(Ticket { slot, generation: place.generation }) {
+            return None;
         }
+        self.backends[backend].held -= 1;
         self.free.push(slot);
-        Some(client.copy)
+        place.client.take().map(|client| client.copy)
     }
 
     /// The client that has waited longest, and the api that it goes to. `None` when there is no client or no api.
@@ -201,21 +199,27 @@ impl<C> Copies<C> {
         true
     }
 
-    /// Slots and lives of clients that have waited for too long with a request; `has_request` looks at the socket.
-    pub fn overdue(&mut self, now_ms: u64, has_request: impl Fn(&C) -> bool) -> Vec<(u32, u32)> {
+    /// Lets go of those who have waited for too long: those with a request are returned, and those who have gone are not.
+    /// `look` looks at the socket.
+    pub fn take_overdue(&mut self, now_ms: u64, look: impl Fn(&C) -> Waits) -> Vec<C> {
         let mut overdue = Vec::new();
-        for slot in &self.waiting {
-            let place = &mut self.slots[*slot as usize];
-            if let Some(client) = &mut place.client
-                && now_ms.saturating_sub(client.since_ms) >= HOLD_MS
-            {
-                if has_request(&client.copy) {
-                    overdue.push((*slot, place.life));
-                } else {
-                    client.since_ms = now_ms;
-                }
+        let (slots, free) = (&mut self.slots, &mut self.free);
+        self.waiting.retain(|slot| {
+            let place = &mut slots[*slot as usize];
+            let client = place.client.as_mut().expect("who waits is there");
+            if now_ms.saturating_sub(client.since_ms) < HOLD_MS {
+                return true;
             }
-        }
+            let waits = look(&client.copy);
+            if waits == Waits::Silent {
+                client.since_ms = now_ms;
+                return true;
+            }
+            let gone = place.client.take().map(|client| client.copy);
+            overdue.extend(gone.filter(|_| waits == Waits::Asking));
+            free.push(*slot);
+            false
+        });
         overdue
     }
 
@@ -232,17 +236,16 @@ impl<C> Copies<C> {
     }
 
     /// Takes up, before any client has come, where the balancer before this one was: `generation` tells how often each
-    /// slot was handed off. Returns slots and lives of the clients that are there now.
+    /// slot was handed off.
     pub fn take_up(
         &mut self,
         generation: impl Fn(u32) -> u32,
         clients: impl IntoIterator<Item = (Ticket, Option<usize>, C)>,
         now_ms: u64,
-    ) -> Vec<(u32, u32)> {
+    ) {
         for (slot, place) in (0_u32..).zip(&mut self.slots) {
             place.generation = generation(slot);
         }
-        let mut lives = Vec::new();
         for (ticket, backend, copy) in clients {
             let Some(place) = self.slots.get_mut(ticket.slot as usize) else { continue };
             let whereabouts = match backend {
@@ -256,13 +259,10 @@ impl<C> Copies<C> {
                 }
             };
             place.generation = ticket.generation;
-            place.life += 1;
             place.client = Some(Client { copy, whereabouts, since_ms: now_ms });
-            lives.push((ticket.slot, place.life));
         }
         let slots = &self.slots;
         self.free.retain(|slot| slots[*slot as usize].client.is_none());
-        lives
     }
 
     // Apis.
@@ -282,21 +282,24 @@ impl<C> Copies<C> {
         self.backends[backend].is_full = is_full;
     }
 
-    /// It has ended. Its clients at rest wait for another one; the others are returned, to be reset.
-    pub fn end(&mut self, backend: usize, now_ms: u64, is_at_rest: impl Fn(Ticket) -> bool) -> Ended<C> {
+    /// It has ended. Its clients at rest wait for another one, those whose connection is over are gone, the others are
+    /// returned, to be reset.
+    pub fn end(&mut self, backend: usize, now_ms: u64, read: impl Fn(Ticket) -> Option<Word>) -> Ended<C> {
         let mut ended = Ended { moved: 0, reset: Vec::new() };
         for (slot, place) in (0_u32..).zip(&mut self.slots) {
             let Some(client) = &mut place.client else { continue };
             if client.whereabouts != Whereabouts::With(backend) {
                 continue;
             }
-            if is_at_rest(Ticket { slot, generation: place.generation }) {
+            let says = read(Ticket { slot, generation: place.generation });
+            if says == Some(Word::AtRest) {
                 client.whereabouts = Whereabouts::Waiting;
                 client.since_ms = now_ms;
                 self.waiting.push_back(slot);
                 ended.moved += 1;
             } else {
-                ended.reset.extend(place.client.take().map(|client| client.copy));
+                let gone = place.client.take().map(|client| client.copy);
+                ended.reset.extend(gone.filter(|_| says != Some(Word::Ended)));
                 self.free.push(slot);
             }
         }
@@ -347,18 +350,21 @@ mod tests {
         assert_eq!(offers(&mut copies).len(), 3);
         let (most, fewest) = if held(&copies) == [2, 1] { (0, 1) } else { (1, 0) };
         assert_eq!(copies.admit("d", 0), Err("d"), "three slots");
-        let of_most = copies.slots.iter().position(|slot| {
-            slot.client.as_ref().is_some_and(|client| client.whereabouts == Whereabouts::With(most))
-        });
-        let slot = u32::try_from(of_most.unwrap()).unwrap();
-        let life = copies.slots[slot as usize].life;
-        assert!(copies.remove(slot, life).is_some() && copies.remove(slot, life).is_none());
-        let (again, next_life) = copies.admit("d", 0).unwrap();
-        assert_eq!((again, next_life), (slot, life + 1));
-        assert!(copies.copy(slot, life).is_none(), "an event of the client before");
-        copies.offer(0).unwrap();
+        let of_most = copies.each().find(|(_, api, _)| *api == Some(most)).unwrap().0;
+        assert!(copies.remove(of_most.slot, |_| false).is_none(), "it has not ended");
+        assert!(copies.remove(of_most.slot, |ticket| ticket == of_most).is_some());
+        assert!(copies.remove(of_most.slot, |_| true).is_none(), "nobody is there");
+        copies.admit("d", 0).unwrap();
+        assert!(copies.remove(of_most.slot, |_| true).is_none(), "the next one waits");
+        let next = offers(&mut copies)[0].2;
+        assert_eq!(next, Ticket { generation: of_most.generation + 1, ..of_most });
+        assert!(
+            copies.remove(of_most.slot, |ticket| ticket == of_most).is_none(),
+            "the word of the one before"
+        );
         assert_eq!(held(&copies)[most] + held(&copies)[fewest], 3);
         assert!(held(&copies).iter().all(|held| *held > 0));
+        assert!(copies.remove(3, |_| true).is_none(), "no such slot");
     }
 
     #[test]
@@ -379,7 +385,8 @@ mod tests {
         let before = offers(&mut copies);
         copies.connect(1);
         let busy = before.iter().find(|(name, ..)| *name == "b").unwrap().2;
-        let ended = copies.end(0, 5, |ticket| ticket != busy);
+        let read = |ticket| Some(if ticket == busy { Word::Consumed } else { Word::AtRest });
+        let ended = copies.end(0, 5, read);
         assert_eq!(ended, Ended { moved: 2, reset: vec!["b"] });
         let after = offers(&mut copies);
         assert_eq!(
@@ -392,6 +399,16 @@ mod tests {
             assert!(!copies.take_back(earlier, 0), "a void ticket");
         }
         assert_eq!((held(&copies), copies.len(), copies.waiting_len()), (vec![0, 2], 2, 0));
+    }
+
+    #[test]
+    fn whose_connection_was_over_goes_nowhere_with_its_api() {
+        let mut copies = three();
+        copies.drain(1);
+        let [first, second, _] = offers(&mut copies).try_into().unwrap();
+        let read = |ticket| (ticket != second.2).then_some(Word::Ended).filter(|_| ticket == first.2);
+        assert_eq!(copies.end(0, 0, read), Ended { moved: 0, reset: vec!["b", "c"] });
+        assert_eq!((held(&copies), copies.len()), (vec![0, 0], 0));
     }
 
     #[test]
@@ -409,23 +426,22 @@ mod tests {
     fn an_api_without_room_does_not_make_a_client_wait_longer() {
         let mut copies = Copies::new(1, 1);
         copies.connect(0);
-        let (slot, life) = copies.admit("a", 0).unwrap();
+        copies.admit("a", 0).unwrap();
         let mut now_ms = 0;
         while now_ms < HOLD_MS {
             let (offer, _) = copies.offer(now_ms).unwrap();
             assert!(copies.take_back(offer.ticket, now_ms) && copies.offer(now_ms).is_none());
             now_ms += REFUSED_MS;
         }
-        assert_eq!(copies.overdue(now_ms, |_| true), [(slot, life)]);
+        assert_eq!(copies.take_overdue(now_ms, |_| Waits::Asking), ["a"]);
     }
 
     #[test]
     fn another_balancer_goes_on_where_this_one_was() {
         let mut copies = three();
         offers(&mut copies);
-        let (slot, life) = (1, copies.slots[1].life);
-        let freed = copies.slots[1].generation;
-        copies.remove(slot, life).unwrap();
+        let (slot, freed) = (1, copies.slots[1].generation);
+        copies.remove(slot, |_| true).unwrap();
         let waits = copies.each().next().unwrap().0;
         copies.take_back(waits, 0);
         let mut next = Copies::new(3, 2);
@@ -433,26 +449,33 @@ mod tests {
         next.connect(1);
         let generation = |slot| copies.slots[slot as usize].generation;
         let clients: Vec<_> = copies.each().map(|(ticket, backend, copy)| (ticket, backend, *copy)).collect();
-        assert_eq!(next.take_up(generation, clients.clone(), 0).len(), 2);
+        next.take_up(generation, clients.clone(), 0);
         assert_eq!(
             next.each().map(|(ticket, backend, copy)| (ticket, backend, *copy)).collect::<Vec<_>>(),
             clients
         );
         assert_eq!((next.len(), next.waiting_len(), held(&next)), (2, 1, held(&copies)));
-        assert_eq!(next.admit("d", 0).unwrap().0, slot);
+        next.admit("d", 0).unwrap();
         offers(&mut next);
         assert!(next.each().any(|(ticket, ..)| ticket == Ticket { slot, generation: freed + 1 }));
     }
 
     #[test]
-    fn who_has_a_request_waits_for_a_second_and_who_has_none_for_ever() {
-        let mut copies = Copies::new(2, 1);
-        let busy = copies.admit("busy", 0).unwrap();
-        copies.admit("silent", 0).unwrap();
-        assert!(copies.overdue(HOLD_MS - 1, |_| true).is_empty());
-        assert_eq!(copies.overdue(HOLD_MS, |name| *name == "busy"), [busy]);
-        copies.remove(busy.0, busy.1).unwrap();
-        assert!(copies.overdue(2 * HOLD_MS - 1, |_| true).is_empty());
-        assert_eq!(copies.overdue(2 * HOLD_MS, |_| true).len(), 1);
+    fn who_has_a_request_waits_for_a_second_and_who_has_none_until_it_goes() {
+        let mut copies = Copies::new(3, 1);
+        for name in ["asking", "silent", "gone"] {
+            copies.admit(name, 0).unwrap();
+        }
+        let look = |name: &&str| match *name {
+            "asking" => Waits::Asking,
+            "silent" => Waits::Silent,
+            _ => Waits::Gone,
+        };
+        assert!(copies.take_overdue(HOLD_MS - 1, look).is_empty());
+        assert_eq!(copies.take_overdue(HOLD_MS, look), ["asking"]);
+        assert_eq!((copies.len(), copies.waiting_len()), (1, 1));
+        assert!(copies.take_overdue(2 * HOLD_MS - 1, |_| Waits::Asking).is_empty(), "its second begins anew");
+        assert_eq!(copies.take_overdue(2 * HOLD_MS, |_| Waits::Asking), ["silent"]);
+        assert!(copies.is_empty() && copies.admit("next", 0).is_ok());
     }
 }

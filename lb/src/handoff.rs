@@ -1,23 +1,25 @@
 //! Mode hand-off: a client's socket goes to an api, and lb is out of the way. No byte of a request passes through here.
 //!
-//! For each client three system calls and a fourth at its end: accept, watch, send, close. lb keeps a copy of the
-//! socket, and the copy is watched for the end of the connection only (`EPOLLRDHUP | EPOLLET`), in an epoll of its own for
-//! which nobody waits: neither what a client sends nor its end wakes us. Who has gone is looked up whenever others come, and
-//! each [`REAP_INTERVAL`]: nobody waits for that, since who ends a connection shuts it down both ways.
+//! For each client two system calls and a third at its end: accept, send, close. lb keeps a copy of the socket and does
+//! not watch it: neither what a client sends nor its end wakes us. Whose connection is over the api says in the page,
+//! which is looked at whenever others come, and each [`REAP_INTERVAL`]: nobody waits for that, since who ends a connection
+//! shuts it down both ways.
 //!
 //! | what happens | then |
 //! |---|---|
 //! | a client comes | it goes to the api with the fewest ([`Copies::offer`]) |
 //! | the api's control socket takes nothing more | the next api; it is asked again once it has read, or at the next tick |
 //! | no api takes it | it waits; with a request for a second, then 503 |
-//! | the client or the api ends the connection | the copy is closed within [`REAP_INTERVAL`]. A half-close (`EPOLLRDHUP` alone) ends nothing |
+//! | the client or the api ends the connection | the api says so, and the copy is closed within [`REAP_INTERVAL`] |
+//! | a client ends its connection while it waits | it goes to an api, which finds that out, or is found to have gone after a second |
 //! | the api says that it drains, then gives its clients back | they go to another api, with what they have sent |
 //! | the control socket is at its end: the api has ended | its clients at rest go to another api, the others are reset |
 //! | lb has no descriptor left | it accepts nothing for [`ACCEPT_PAUSE_MS`], clients wait in the backlog |
 //!
-//! Bounds: as many clients as the page has slots; [`EVENTS_MAX`] events and [`ACCEPTS_MAX`] clients a turn.
+//! Bounds: as many clients as the page has slots; [`ACCEPTS_MAX`] of those who come and some [`REAP_MAX`] of those who have
+//! gone a turn.
 
-use crate::copies::Copies;
+use crate::copies::{Copies, Waits};
 use crate::takeover::{Held, Holdings};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -37,9 +39,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use wire::edge::{Edge, Refusal, Stream};
-use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Ticket};
+use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Ticket, Word};
 
-/// Events taken from the kernel at once.
+/// Events of apis taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
 
 /// Clients accepted in one turn, so that a burst of them does not keep the ends of others waiting.
@@ -49,7 +51,10 @@ const ACCEPTS_MAX: usize = 64;
 /// much; who needs a slot or a descriptor looks at once.
 const REAP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The same while there are more than one look shows.
+/// Copies closed in one turn, so that a crowd that goes does not keep those waiting who come.
+const REAP_MAX: usize = 64;
+
+/// Between two looks while there are more than that.
 const REAP_PAUSE: Duration = Duration::from_millis(1);
 
 /// After an accept that failed for want of descriptors, which a closing connection gives back.
@@ -58,10 +63,6 @@ const ACCEPT_PAUSE_MS: u64 = 50;
 /// Between two looks at what time alone brings about: apis that are back, clients that wait. A Unix socket says at once
 /// whether somebody is there, so a look costs a few microseconds.
 const TICK: Duration = Duration::from_millis(20);
-
-fn client_token(slot: u32, life: u32) -> u64 {
-    u64::from(life) << 32 | u64::from(slot)
-}
 
 /// One api.
 #[derive(Debug)]
@@ -88,8 +89,6 @@ pub struct Counts {
 pub struct HandOff {
     /// Watches the apis; the runtime watches it.
     controls: Epoll,
-    /// Watches the copies.
-    ends: Epoll,
     listener: Rc<TcpListener>,
     /// Until when nothing is accepted.
     paused_until_ms: Option<u64>,
@@ -143,7 +142,6 @@ impl HandOff {
         let backends: Vec<Backend> = backends.into_iter().map(backend).collect();
         let mut this = Self {
             controls: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            ends: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             listener,
             paused_until_ms: None,
             copies: Copies::new(page.slots(), backends.len()),
@@ -181,10 +179,7 @@ impl HandOff {
             Some(api) => Some((ticket, Some((*indices.get(api)?)?), copy)),
         });
         let (page, now_ms) = (&self.page, self.now_ms());
-        let lives = self.copies.take_up(|slot| page.generation(slot), clients, now_ms);
-        for (slot, life) in lives {
-            self.watch(slot, life);
-        }
+        self.copies.take_up(|slot| page.generation(slot), clients, now_ms);
         Ok(())
     }
 
@@ -212,7 +207,7 @@ impl HandOff {
             tokio::select! {
                 ready = listener.readable(), if !is_paused => {
                     let mut ready = ready?;
-                    if this.borrow_mut().accept()? {
+                    if this.borrow_mut().accept() {
                         ready.clear_ready();
                     }
                 }
@@ -223,8 +218,8 @@ impl HandOff {
                     }
                 }
                 () = passed_on.notified() => (),
-                _ = tick.tick(), if is_waiting => this.borrow_mut().tick()?,
-                _ = reap.tick(), if !is_empty => if !this.borrow_mut().reap()? {
+                _ = tick.tick(), if is_waiting => this.borrow_mut().tick(),
+                _ = reap.tick(), if !is_empty => if !this.borrow_mut().reap() {
                     reap.reset_after(REAP_PAUSE);
                 },
             }
@@ -295,11 +290,11 @@ impl HandOff {
     }
 
     /// Takes those who have come, as many as are taken at a time. True when those were all.
-    fn accept(&mut self) -> io::Result<bool> {
+    fn accept(&mut self) -> bool {
         let is_all = self.accept_some();
         // A copy that has just ended costs less to close than one that everybody has forgotten.
-        self.reap()?;
-        Ok(is_all)
+        self.reap();
+        is_all
     }
 
     fn accept_some(&mut self) -> bool {
@@ -335,59 +330,27 @@ impl HandOff {
             self.reap_all();
             self.copies.admit(client, now_ms)
         });
-        let (slot, life) = match admitted {
-            Ok(place) => place,
-            Err(client) => return self.refuse(client, Refusal::TooMany),
-        };
-        self.watch(slot, life);
-        self.offer_all();
-    }
-
-    fn watch(&mut self, slot: u32, life: u32) {
-        let interest = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        let event = EpollEvent::new(interest, client_token(slot, life));
-        let Some(copy) = self.copies.copy(slot, life) else { return };
-        if let Err(error) = self.ends.add(copy, event) {
-            tracing::warn!("cannot watch a client: {error}");
-            // Unwatched, its slot would be taken for ever.
-            drop(self.copies.remove(slot, life));
+        match admitted {
+            Ok(()) => self.offer_all(),
+            Err(client) => self.refuse(client, Refusal::TooMany),
         }
     }
 
     /// Closes the copies of those whose connection is over. True when those were all.
-    fn reap(&mut self) -> io::Result<bool> {
-        let mut events = [EpollEvent::empty(); EVENTS_MAX];
-        let count = match self.ends.wait(&mut events, EpollTimeout::ZERO) {
-            Err(Errno::EINTR) => return Ok(false),
-            waited => waited?,
-        };
-        for event in &events[..count] {
-            self.on_client(event.data(), event.events());
+    fn reap(&mut self) -> bool {
+        let ended = self.page.take_ended(REAP_MAX);
+        for slot in &ended {
+            let has_ended = |ticket| self.page.read(ticket) == Some(Word::Ended);
+            drop(self.copies.remove(*slot, has_ended));
         }
-        Ok(count < EVENTS_MAX)
+        ended.len() < REAP_MAX
     }
 
     /// The same, all at once: somebody needs what they have, or wants to know how many are left. True when there was one.
     pub fn reap_all(&mut self) -> bool {
         let before = self.len();
-        while matches!(self.reap(), Ok(false)) {}
+        while !self.reap() {}
         self.len() < before
-    }
-
-    fn on_client(&mut self, token: u64, events: EpollFlags) {
-        // Both directions are closed, or it was reset. A half-close is a matter of the api's.
-        if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
-            let low = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).expect("32 bits");
-            let (slot, life) = (low(token), low(token >> 32));
-            // Its registration goes with the api's descriptor, and says nothing more until then.
-            drop(self.copies.remove(slot, life));
-        }
-    }
-
-    /// A registration would outlive our descriptor as long as an api has one of the same connection.
-    fn unwatch(&self, copy: &OwnedFd) {
-        // It fails only for what was never watched.
-        let _ = self.ends.delete(copy);
     }
 
     // Apis.
@@ -422,13 +385,10 @@ impl HandOff {
 
     fn end(&mut self, backend: usize, why: &str) {
         drop(self.backends[backend].control.take());
-        // Nobody goes on whose connection is over.
-        self.reap_all();
         let (page, now_ms) = (&self.page, self.now_ms());
-        let ended = self.copies.end(backend, now_ms, |ticket| page.is_at_rest(ticket));
+        let ended = self.copies.end(backend, now_ms, |ticket| page.read(ticket));
         let reset = ended.reset.len();
         for copy in ended.reset {
-            self.unwatch(&copy);
             // The last descriptor of a connection that lingers for no time resets it.
             let _ = SockRef::from(&copy).set_linger(Some(Duration::ZERO));
         }
@@ -491,7 +451,7 @@ impl HandOff {
 
     // Time.
 
-    fn tick(&mut self) -> io::Result<()> {
+    fn tick(&mut self) {
         for backend in 0..self.backends.len() {
             if self.backends[backend].control.is_none() {
                 // Nobody is there yet: the next tick asks again.
@@ -504,13 +464,9 @@ impl HandOff {
             self.paused_until_ms = None;
         }
         self.offer_all();
-        for (slot, life) in self.copies.overdue(now_ms, has_request) {
-            if let Some(client) = self.copies.remove(slot, life) {
-                self.unwatch(&client);
-                self.refuse(client, Refusal::NoApi);
-            }
+        for client in self.copies.take_overdue(now_ms, look) {
+            self.refuse(client, Refusal::NoApi);
         }
-        Ok(())
     }
 
     fn refuse(&mut self, client: OwnedFd, why: Refusal) {
@@ -547,7 +503,11 @@ fn control_event(backend: usize, also: EpollFlags) -> EpollEvent {
     EpollEvent::new(interest | also, backend as u64)
 }
 
-/// True when the client has sent something that nobody has taken.
-fn has_request(client: &OwnedFd) -> bool {
-    SockRef::from(client).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|len| len > 0)
+/// Whether the client has sent something that nobody has taken.
+fn look(client: &OwnedFd) -> Waits {
+    match SockRef::from(client).peek(&mut [MaybeUninit::uninit()]) {
+        Ok(1..) => Waits::Asking,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Waits::Silent,
+        Ok(0) | Err(_) => Waits::Gone,
+    }
 }

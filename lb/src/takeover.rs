@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Of these messages; the last byte is their version.
-const MAGIC: u32 = u32::from_le_bytes(*b"elb1");
+const MAGIC: u32 = u32::from_le_bytes(*b"elb2");
 
 /// Of a name that fits into a message. An api with a longer one is connected to anew, without its clients.
 const NAME_BYTES_MAX: usize = MESSAGE_BYTES_MAX - HEAD_BYTES;

@@ -11,15 +11,20 @@
 //!    |   keeps a copy of the socket                             |      ^  |
 //!    |                                                          |      |  v
 //!    | <------------------------------------ draining           |   CONSUMED  bytes are out of the socket, the answer
-//!    | <------------- released: slot, generation                |             is not whole in it
-//!    | (end of stream: the api has ended)                       |
+//!    | <------------- released: slot, generation                |      |      is not whole in it
+//!    |                                                          |      v
+//!    | (end of stream: the api has ended)                       |   ENDED     the api is about to close it
 //! ```
 //!
-//! **The word** of a client is its generation and one bit. lb writes it before each hand-off, with the next generation;
+//! **The word** of a client is its generation and what it says. lb writes it before each hand-off, with the next generation;
 //! after that only the api does, by compare-and-swap, so an api whose client was given to another one can neither take
 //! bytes nor answer: its word is not there any more. When the control socket is at its end, and only then, the api has
 //! ended: silence or time is no proof. Clients at rest then go to another api with everything that they have sent still in
 //! the socket; of a client whose bytes are consumed nobody knows what was answered, so its connection is reset.
+//!
+//! **The end** of a client is known to its api, which watches the socket anyway. It says so in the word, sets the client's
+//! bit in the page, so that lb finds those who have ended without looking at every word, and then closes: nobody watches
+//! a copy. If it dies in between, the kernel closes for it.
 //!
 //! Every descriptor of a client refers to one connection, and closing one of two ends nothing. Whoever ends a connection
 //! shuts it down both ways, after taking it out of its own epoll: that registration would outlive the descriptor.
@@ -41,10 +46,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Of these messages, so that another program's are noticed.
-const MAGIC: u32 = u32::from_le_bytes(*b"esp1");
+const MAGIC: u32 = u32::from_le_bytes(*b"esp2");
 
 /// The longest message of any control socket.
 pub const MESSAGE_BYTES_MAX: usize = 64;
@@ -55,8 +60,20 @@ const SLOTS_MAX: usize = 1 << 20;
 /// Balancers that connect at once: the one that there is, and the one that takes over from it.
 const BACKLOG: i32 = 16;
 
-/// Generations are counted in the bits above the lowest one.
+/// Bits of a word that say what it says; the generation is in those above.
+const WORD_BITS: u32 = 2;
+const AT_REST: u32 = 0;
 const CONSUMED: u32 = 1;
+const ENDED: u32 = 2;
+
+/// Generations are counted modulo 2 to the 30th.
+pub const GENERATION_MASK: u32 = u32::MAX >> WORD_BITS;
+
+/// Clients whose bits are in one word of bits.
+const GROUP: usize = u64::BITS as usize;
+
+/// The bits come before the words, and have the same room in every page: what nobody uses is no memory.
+const BITS_BYTES: usize = SLOTS_MAX / 8;
 
 /// The control socket of the api called `name` in `dir`.
 #[must_use]
@@ -82,7 +99,7 @@ pub enum Message {
 pub struct Ticket {
     /// Its word in the page.
     pub slot: u32,
-    /// Counts the hand-offs of this slot, modulo 2 to the 31st.
+    /// Counts the hand-offs of this slot, modulo 2 to the 30th.
     pub generation: u32,
 }
 
@@ -204,10 +221,22 @@ pub fn receive(control: BorrowedFd<'_>, message: &mut [u8; MESSAGE_BYTES_MAX]) -
 
 // The page.
 
-/// One word for each client that lb holds a copy of, in memory that lb and all apis see.
+/// What the word of a client says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Nothing of it was taken that is not answered.
+    AtRest,
+    /// Something was, and the answer is not whole in the socket.
+    Consumed,
+    /// Its api has closed it, or is about to.
+    Ended,
+}
+
+/// One word and one bit for each client that lb holds a copy of, in memory that lb and all apis see.
 #[derive(Debug)]
 pub struct Page {
-    words: NonNull<AtomicU32>,
+    /// [`BITS_BYTES`] of bits, then the words.
+    start: NonNull<u8>,
     slots: usize,
     memory: OwnedFd,
 }
@@ -220,7 +249,7 @@ impl Page {
     pub fn create(slots: usize) -> io::Result<Self> {
         let memory = memfd_create(c"espora-page", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         let slots = slots.clamp(1, SLOTS_MAX);
-        ftruncate(&memory, i64::try_from(slots * size_of::<AtomicU32>()).unwrap_or(i64::MAX))?;
+        ftruncate(&memory, i64::try_from(Self::bytes(slots)).unwrap_or(i64::MAX))?;
         // Nobody may make it shorter: reading behind the end of a mapped file ends the reader.
         fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
         Self::open(memory)
@@ -239,16 +268,22 @@ impl Page {
         }
         let memory = File::from(memory);
         let bytes = usize::try_from(memory.metadata()?.len()).unwrap_or(usize::MAX);
-        let slots = bytes / size_of::<AtomicU32>();
+        let slots = bytes.saturating_sub(BITS_BYTES) / size_of::<AtomicU32>();
         if slots > SLOTS_MAX {
             return Err(refuse("it is too long"));
         }
-        let len = NonZeroUsize::new(bytes).ok_or_else(|| refuse("it is empty"))?;
+        let len = NonZeroUsize::new(Self::bytes(slots)).filter(|_| slots > 0);
+        let len = len.ok_or_else(|| refuse("it is too short"))?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. It is as long as the
-        // file, which cannot become shorter, and it is only ever read and written as atomics.
-        let words = unsafe { mmap(None, len, access, MapFlags::MAP_SHARED, &memory, 0)? };
-        Ok(Self { words: words.cast(), slots, memory: memory.into() })
+        // file at most, which cannot become shorter, and it is only ever read and written as atomics.
+        let start = unsafe { mmap(None, len, access, MapFlags::MAP_SHARED, &memory, 0)? };
+        Ok(Self { start: start.cast(), slots, memory: memory.into() })
+    }
+
+    /// The length of a page of so many slots.
+    fn bytes(slots: usize) -> usize {
+        BITS_BYTES + slots * size_of::<AtomicU32>()
     }
 
     /// How many words it has.
@@ -265,35 +300,71 @@ impl Page {
 
     fn word(&self, slot: u32) -> Option<&AtomicU32> {
         let slot = usize::try_from(slot).ok().filter(|slot| *slot < self.slots)?;
-        // SAFETY: the mapping has `slots` aligned words and lives as long as `self`.
-        Some(unsafe { self.words.add(slot).as_ref() })
+        // SAFETY: the mapping, which is aligned to its pages, has `slots` words behind the bits and lives as long as `self`.
+        Some(unsafe { self.start.byte_add(BITS_BYTES).cast::<AtomicU32>().add(slot).as_ref() })
+    }
+
+    /// The bits of all slots, [`GROUP`] in each.
+    fn bits(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping, which is aligned to its pages, begins with the bits of more slots than there are, and lives
+        // as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.cast().as_ptr(), self.slots.div_ceil(GROUP)) }
     }
 
     /// lb: this client is at rest and may be handed off under this ticket; an earlier one is void from here on.
     pub fn offer(&self, ticket: Ticket) {
         if let Some(word) = self.word(ticket.slot) {
-            word.store(ticket.generation << 1, Ordering::Release);
+            word.store(ticket.word(AT_REST), Ordering::Release);
         }
     }
 
     /// lb: the generation of the last ticket of a slot.
     #[must_use]
     pub fn generation(&self, slot: u32) -> u32 {
-        self.word(slot).map_or(0, |word| word.load(Ordering::Acquire) >> 1)
+        self.word(slot).map_or(0, |word| word.load(Ordering::Acquire) >> WORD_BITS)
     }
 
-    /// lb: whether nothing of this client was taken that is not answered.
+    /// lb: what the word of this client says. `None` when there is no word of this ticket.
     #[must_use]
-    pub fn is_at_rest(&self, ticket: Ticket) -> bool {
-        self.word(ticket.slot).is_some_and(|word| word.load(Ordering::Acquire) == ticket.generation << 1)
+    pub fn read(&self, ticket: Ticket) -> Option<Word> {
+        let word = self.word(ticket.slot)?.load(Ordering::Acquire);
+        let says = [(AT_REST, Word::AtRest), (CONSUMED, Word::Consumed), (ENDED, Word::Ended)];
+        says.into_iter().find_map(|(state, says)| (word == ticket.word(state)).then_some(says))
+    }
+
+    /// lb: the slots whose clients have ended since they were last asked for. Of more than `max` some are left for the
+    /// next time.
+    #[must_use]
+    pub fn take_ended(&self, max: usize) -> Vec<u32> {
+        let mut slots = Vec::new();
+        for (group, bits) in self.bits().iter().enumerate() {
+            // Most of the time there are none, and then nothing is written.
+            if bits.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let ended = bits.swap(0, Ordering::Acquire);
+            let in_group = (0..GROUP).filter(|at| ended >> at & 1 == 1);
+            slots.extend(in_group.filter_map(|at| u32::try_from(group * GROUP + at).ok()));
+            if slots.len() >= max {
+                break;
+            }
+        }
+        slots
+    }
+}
+
+impl Ticket {
+    /// The word of this client when it says that.
+    fn word(self, state: u32) -> u32 {
+        self.generation << WORD_BITS | state
     }
 }
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // SAFETY: it was mapped with this length, and every reference to a word borrows `self`. It fails only for an
+        // SAFETY: it was mapped with this length, and every reference into it borrows `self`. It fails only for an
         // address that is not mapped.
-        let _ = unsafe { munmap(self.words.cast(), self.slots * size_of::<AtomicU32>()) };
+        let _ = unsafe { munmap(self.start.cast(), Self::bytes(self.slots)) };
     }
 }
 
@@ -330,21 +401,29 @@ impl Place {
     /// Says that bytes of the client are going to be taken. False when the client is another one's by now.
     #[must_use]
     pub fn consume(&self) -> bool {
-        self.change(0, CONSUMED)
+        self.change(AT_REST, CONSUMED)
     }
 
     /// Says that everything taken has been answered. False when the client is another one's by now.
     #[must_use]
     pub fn rest(&self) -> bool {
-        self.change(CONSUMED, 0)
+        self.change(CONSUMED, AT_REST)
+    }
+
+    /// Says that the connection of a client whose bytes were taken ends with our descriptor: lb closes its copy.
+    pub fn end(self) {
+        if self.change(CONSUMED, ENDED) {
+            let slot = self.ticket.slot as usize;
+            self.source.page.bits()[slot / GROUP].fetch_or(1 << (slot % GROUP), Ordering::Release);
+        }
     }
 
     fn change(&self, from: u32, to: u32) -> bool {
-        let generation = self.ticket.generation << 1;
-        self.source.page.word(self.ticket.slot).is_some_and(|word| {
-            word.compare_exchange(generation | from, generation | to, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-        })
+        let (from, to) = (self.ticket.word(from), self.ticket.word(to));
+        self.source
+            .page
+            .word(self.ticket.slot)
+            .is_some_and(|word| word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok())
     }
 }
 
@@ -370,20 +449,67 @@ mod tests {
         }
     }
 
+    /// A page of 200 slots as lb has it, and the balancer as an api has it.
+    fn both_sides() -> (Page, Rc<Source>) {
+        let ours = Page::create(200).unwrap();
+        let page = Page::open(ours.memory().try_clone_to_owned().unwrap()).unwrap();
+        let control = ours.memory().try_clone_to_owned().unwrap();
+        (ours, Rc::new(Source { page, control }))
+    }
+
     #[test]
     fn an_api_loses_its_client_with_the_next_hand_off() {
-        let ours = Page::create(16).unwrap();
-        let page = Page::open(ours.memory().try_clone_to_owned().unwrap()).unwrap();
-        let theirs = Rc::new(Source { page, control: ours.memory().try_clone_to_owned().unwrap() });
+        let (ours, theirs) = both_sides();
         ours.offer(TICKET);
         let place = Place::new(Rc::clone(&theirs), TICKET).unwrap();
-        assert!(ours.is_at_rest(TICKET) && place.consume());
-        assert!(!ours.is_at_rest(TICKET) && !place.consume());
-        assert!(place.rest() && ours.is_at_rest(TICKET));
+        assert_eq!(ours.read(TICKET), Some(Word::AtRest));
+        assert!(place.consume() && !place.consume());
+        assert_eq!(ours.read(TICKET), Some(Word::Consumed));
+        assert!(place.rest());
+        assert_eq!(ours.read(TICKET), Some(Word::AtRest));
         let next = Ticket { generation: 4, ..TICKET };
         ours.offer(next);
-        assert!(!place.consume() && !ours.is_at_rest(TICKET) && ours.is_at_rest(next));
-        assert!(Place::new(theirs, Ticket { slot: 16, generation: 0 }).is_none());
+        assert!(!place.consume());
+        assert_eq!((ours.read(TICKET), ours.read(next)), (None, Some(Word::AtRest)));
+        assert!(Place::new(theirs, Ticket { slot: 200, generation: 0 }).is_none());
+    }
+
+    #[test]
+    fn those_who_have_ended_are_found_once_and_no_others() {
+        let (ours, theirs) = both_sides();
+        let tickets = [0, 63, 64, 128, 199].map(|slot| Ticket { slot, generation: GENERATION_MASK });
+        for ticket in tickets {
+            ours.offer(ticket);
+            let place = Place::new(Rc::clone(&theirs), ticket).unwrap();
+            place.clone().end();
+            assert_eq!(ours.read(ticket), Some(Word::AtRest), "only who has taken a client can end it");
+            assert!(place.consume());
+            place.end();
+            assert_eq!(ours.read(ticket), Some(Word::Ended));
+        }
+        assert_eq!(ours.take_ended(1), [0, 63], "those that stand together");
+        assert_eq!(ours.take_ended(200), [64, 128, 199]);
+        assert!(ours.take_ended(200).is_empty());
+        // Whose client went to another api meanwhile ends nothing.
+        let late = Place::new(theirs, tickets[0]).unwrap();
+        ours.offer(Ticket { generation: 0, ..tickets[0] });
+        late.end();
+        assert!(ours.take_ended(200).is_empty());
+    }
+
+    #[test]
+    fn a_page_is_as_long_as_it_says_and_cannot_become_shorter() {
+        let memory = |bytes: usize, seal| {
+            let memory = memfd_create(c"page", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+            ftruncate(&memory, i64::try_from(bytes).unwrap()).unwrap();
+            fcntl(&memory, FcntlArg::F_ADD_SEALS(seal)).unwrap();
+            Page::open(memory).map(|page| page.slots()).map_err(|error| error.to_string())
+        };
+        assert_eq!(memory(Page::bytes(20_000), SealFlag::F_SEAL_SHRINK), Ok(20_000));
+        for bytes in [0, 4, BITS_BYTES, BITS_BYTES + 3, Page::bytes(SLOTS_MAX + 1)] {
+            assert!(memory(bytes, SealFlag::F_SEAL_SHRINK).unwrap_err().contains("too"), "{bytes} bytes");
+        }
+        assert!(memory(Page::bytes(1), SealFlag::F_SEAL_GROW).unwrap_err().contains("shorter"));
     }
 
     #[test]

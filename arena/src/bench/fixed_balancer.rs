@@ -4,11 +4,16 @@
 //! nothing and remembers nobody: a client whose backend dies is lost, one that no backend takes waits for ever. What
 //! lb takes beyond that is the price of its promises; what this takes is the kernel's.
 
-use crate::bench::passed_sockets;
 use crate::terminal;
 use anyhow::Context;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
+};
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use wire::handoff::{Message, Ticket};
 
 /// Where it listens and whom it passes clients to.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,10 +31,10 @@ pub struct FixedBalancerArgs {
 /// # Errors
 /// When the address cannot be bound, or a backend is not there or goes away.
 pub fn balance(args: &FixedBalancerArgs) -> anyhow::Result<()> {
-    let connect = |path: &PathBuf| {
-        passed_sockets::connect(path).with_context(|| format!("no backend at {}", path.display()))
-    };
-    let backends = args.controls.iter().map(connect).collect::<anyhow::Result<Vec<_>>>()?;
+    let reach = |path: &PathBuf| reach(path).with_context(|| format!("no backend at {}", path.display()));
+    let backends = args.controls.iter().map(reach).collect::<anyhow::Result<Vec<_>>>()?;
+    // It keeps no copy, so a client has no word either, and every ticket is the same.
+    let message = Message::Client(Ticket { slot: 0, generation: 0 }).encode();
     let listener =
         TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
     terminal::print(format_args!("listening on {}\n", listener.local_addr()?));
@@ -37,7 +42,17 @@ pub fn balance(args: &FixedBalancerArgs) -> anyhow::Result<()> {
         let (client, _) = listener.accept()?;
         // The backends read without waiting; this is a property of the socket, which they get as it is.
         client.set_nonblocking(true)?;
-        passed_sockets::send(backend, &client).context("a backend is gone")?;
+        let fds = [client.as_raw_fd()];
+        let (rights, flags) = ([ControlMessage::ScmRights(&fds)], MsgFlags::MSG_NOSIGNAL);
+        sendmsg::<()>(backend.as_raw_fd(), &[IoSlice::new(&message)], &rights, flags, None)
+            .context("a backend is gone")?;
     }
     Ok(())
+}
+
+/// Connects to a control socket. What is sent waits for room.
+fn reach(path: &Path) -> io::Result<OwnedFd> {
+    let control = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(control.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(control)
 }

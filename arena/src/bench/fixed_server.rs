@@ -6,26 +6,27 @@
 //! the summary is empty, everything else is 200. One read and one write a request; no allocation but for a request that
 //! comes in pieces.
 //!
-//! It listens on TCP, on Unix sockets, and where lb hands clients off (`passed_sockets`).
+//! It listens on TCP, on Unix sockets, and where lb hands clients off. To lb each of those is at rest until it has ended,
+//! which is what it is between two requests anyway; and it gives none back.
 //!
 //! With `--ask` it is the least that any web server with a store behind it can be: each `POST` is answered once another
 //! such server, over a kept Unix socket, has answered a question about it. All questions of a turn are one write.
 //! Answers of one client that does not wait for them may change places then.
 
-use crate::bench::passed_sockets::{self, Passed};
 use crate::client::HEAD_BYTES_MAX;
 use crate::terminal;
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::socket::{Shutdown, SockFlag, accept4, shutdown};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Place, Received, Source};
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
@@ -66,7 +67,7 @@ enum Watched {
     Tcp(TcpListener),
     Unix(UnixListener),
     Passing(OwnedFd),
-    Balancer(OwnedFd),
+    Balancer(Balancer),
     Client(Client),
     /// The server that is asked.
     Asked(Rc<UnixStream>),
@@ -77,6 +78,15 @@ struct Client {
     stream: Rc<File>,
     /// The beginning of a request that is not complete.
     rest: Vec<u8>,
+    /// Where lb hears that it has ended, if it is lb's.
+    place: Option<Place>,
+}
+
+/// One that hands clients off.
+struct Balancer {
+    control: OwnedFd,
+    /// What says which clients have ended; one that keeps no copies has none.
+    source: Option<Rc<Source>>,
 }
 
 /// What is out at the other server.
@@ -108,7 +118,7 @@ pub fn serve(args: &FixedServerArgs) -> anyhow::Result<()> {
         server.watch(Watched::Unix(listener))?;
     }
     if let Some(path) = &args.control {
-        server.watch(Watched::Passing(passed_sockets::bind(path)?))?;
+        server.watch(Watched::Passing(handoff::bind_control(path)?))?;
     }
     if let Some(path) = &args.ask {
         server.ask(path).with_context(|| format!("nobody to ask at {}", path.display()))?;
@@ -166,6 +176,12 @@ impl Server {
                 if lives {
                     self.watched[at] = Some(watched);
                 } else {
+                    if let Watched::Client(client) = &mut watched
+                        && let Some(place) = client.place.take()
+                        && place.consume()
+                    {
+                        place.end();
+                    }
                     // lb may hold the connection too: to close our descriptor would neither end it nor the watching. Both
                     // fail only for a connection that has ended.
                     let _ = self.epoll.delete(watched.as_fd());
@@ -183,7 +199,7 @@ impl Server {
 
     /// Whether it goes on, and who has come.
     fn on_ready(&mut self, watched: &mut Watched) -> (bool, Vec<Watched>) {
-        let client = |fd: OwnedFd| Watched::Client(Client { stream: Rc::new(fd.into()), rest: Vec::new() });
+        let client = |fd| Watched::Client(Client::new(fd, None));
         match watched {
             Watched::Client(client) => (self.answer(client).unwrap_or(false), Vec::new()),
             Watched::Asked(_) => {
@@ -206,15 +222,20 @@ impl Server {
                 (true, accepted.collect())
             }
             Watched::Passing(listener) => {
-                (true, passed_sockets::accept(listener).into_iter().map(Watched::Balancer).collect())
+                let accepted =
+                    accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
+                let balancer = accepted.into_iter().map(|fd| {
+                    // SAFETY: the kernel has just made it for this process, and nobody else has its number.
+                    let control = unsafe { OwnedFd::from_raw_fd(fd) };
+                    Watched::Balancer(Balancer { control, source: None })
+                });
+                (true, balancer.collect())
             }
             Watched::Balancer(balancer) => {
                 let mut fresh = Vec::new();
                 loop {
-                    match passed_sockets::receive(balancer) {
-                        Ok(Passed::Client(fd)) => fresh.push(client(fd)),
-                        Ok(Passed::Other) => (),
-                        Ok(Passed::End) => return (false, fresh),
+                    match balancer.receive() {
+                        Ok(received) => fresh.extend(received.map(Watched::Client)),
                         Err(error) => return (error.kind() == io::ErrorKind::WouldBlock, fresh),
                     }
                 }
@@ -258,6 +279,35 @@ impl Server {
     }
 }
 
+impl Client {
+    fn new(fd: OwnedFd, place: Option<Place>) -> Self {
+        Self { stream: Rc::new(fd.into()), rest: Vec::new(), place }
+    }
+}
+
+impl Balancer {
+    /// The next message, which may bring a client. An error when there is none, or no more.
+    fn receive(&mut self) -> io::Result<Option<Client>> {
+        let mut message = [0; MESSAGE_BYTES_MAX];
+        let Received { len, passed, .. } = handoff::receive(self.control.as_fd(), &mut message)?;
+        if len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match (Message::decode(&message[..len]), passed) {
+            (Some(Message::Hello), Some(memory)) => {
+                let control = self.control.try_clone()?;
+                self.source = Some(Rc::new(Source { page: Page::open(memory)?, control }));
+                Ok(None)
+            }
+            (Some(Message::Client(ticket)), Some(fd)) => {
+                let place = self.source.as_ref().and_then(|source| Place::new(Rc::clone(source), ticket));
+                Ok(Some(Client::new(fd, place)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
 impl Asked {
     /// Asks what has come up in this turn.
     fn ask(&mut self) -> io::Result<()> {
@@ -296,7 +346,8 @@ impl AsFd for Watched {
         match self {
             Self::Tcp(listener) => listener.as_fd(),
             Self::Unix(listener) => listener.as_fd(),
-            Self::Passing(fd) | Self::Balancer(fd) => fd.as_fd(),
+            Self::Passing(fd) => fd.as_fd(),
+            Self::Balancer(balancer) => balancer.control.as_fd(),
             Self::Client(client) => client.stream.as_fd(),
             Self::Asked(stream) => stream.as_fd(),
         }

@@ -192,16 +192,20 @@ impl Connection {
     /// Closes it, unless it is another process's.
     pub(super) fn close(self) {
         if self.claim() {
-            self.stream.close();
+            self.into_stream().close();
         }
     }
 
-    /// Ends our part in it without ending the connection.
+    /// Leaves one that is [claimed](Self::claim) to the caller, who ends it. lb forgets it before that, so that whoever sees
+    /// the end finds room for the next connection.
     pub(super) fn into_stream(self) -> Stream {
+        if let Some(place) = self.place {
+            place.end();
+        }
         self.stream
     }
 
-    /// The same; one that lb has handed off goes back to it.
+    /// Leaves it to another process; one that lb has handed off goes back to lb.
     pub(super) fn release(self) -> Option<Stream> {
         let Some(place) = self.place else { return Some(self.stream) };
         // Before anybody else watches it: our registration would outlive our descriptor.
