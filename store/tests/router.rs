@@ -473,7 +473,7 @@ fn once_the_cut_offs_are_known_it_is_late_at_once_but_clear_of_them() {
             trial.route() != Route::To(DEFAULT)
         })
         .collect();
-    assert_eq!((waits_ms[0], waits_ms.len()), (7_939, 123));
+    assert_eq!((waits_ms[0], waits_ms.len()), (7_699, 603));
 }
 
 #[test]

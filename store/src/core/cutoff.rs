@@ -18,8 +18,8 @@ const PERIOD_US_MAX: u64 = 3_600_000_000;
 const MISSED_MAX: u64 = 2;
 
 /// How far from a cut-off a call must be recorded: what the two clocks of a period, two reports and a hiccup of a busy
-/// machine may be wrong.
-pub(super) const CUTOFF_GUARD_US: u64 = 60_000;
+/// machine may be wrong, and what a delay may change by under the call.
+pub(super) const CUTOFF_GUARD_US: u64 = 300_000;
 
 /// What is known about the times of comparisons.
 #[derive(Debug, Default)]
