@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use wire::handoff::{connect_control, control_path, send};
+use wire::handoff::{MESSAGE_BYTES_MAX, connect_control, control_path, receive, send};
 
 /// How long the processes are restarted in turn; `ESPORA_ROLLING_S` makes it longer.
 const ROLLING_DEFAULT: Duration = Duration::from_secs(4);
@@ -126,6 +126,12 @@ fn clients_that_were_taken_over_outlive_their_api_too() {
         }
         system.start_api_again(ended);
     }
+    // Half of them end while the balancer that has taken them over is there: it finds room for others.
+    drop(clients.drain(4..));
+    let admin = system.hand_off_admin();
+    system.until("the others are forgotten", |_| {
+        admin.ask(&get("/metrics")).is_ok_and(|answer| answer.body.contains("\nlb_connections 4\n"))
+    });
 }
 
 #[test]
@@ -150,10 +156,17 @@ fn a_balancer_that_nobody_takes_over_from_goes_on() {
         assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
     }
     let path = control_path(&system.hand_off_dir(), "lb");
-    for said in [&b""[..], b"what is no message", b"elb1\x01\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0"] {
+    let take_over = b"elb2\x01\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0";
+    for said in [&b""[..], b"what is no message", take_over] {
         let applicant = connect_control(&path).unwrap();
         if !said.is_empty() {
             send(applicant.as_fd(), said, None).unwrap();
+        }
+        if said == take_over {
+            let mut message = [0; MESSAGE_BYTES_MAX];
+            system.until("it is sent the sockets", |_| {
+                receive(applicant.as_fd(), &mut message).is_ok_and(|received| received.passed.is_some())
+            });
         }
         drop(applicant);
     }

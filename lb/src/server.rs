@@ -77,13 +77,10 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
     let admin = UnixListener::from_std(sockets.admin.try_clone()?)?;
     let control = UnixListener::from_std(sockets.control.try_clone()?.into())?;
     if let Some(predecessor) = predecessor {
-        match takeover::dismiss(predecessor).await {
-            Ok(passage) => {
-                let balancer = balancer.clone();
-                tokio::task::spawn_local(async move { balancer.take_clients(&passage).await });
-            }
-            Err(error) => tracing::warn!("the balancer before this one has gone by itself: {error}"),
-        }
+        // Who does not hear that it can go has ended, or goes on: two balancers would give each other's slots away.
+        let passage = takeover::dismiss(predecessor).await?;
+        let balancer = balancer.clone();
+        tokio::task::spawn_local(async move { balancer.take_clients(&passage).await });
     }
     let mut shutdown = pin!(shutdown);
     let successor = loop {

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! When the new one ends before it has said that it is done, or takes longer than [`PATIENCE`], the old one goes on as if
-//! nothing had been. If the old one hands off and the new one does not, the clients stay with their apis without a copy:
+//! nothing had been, and the new one, which cannot say it any more, ends. If the old one hands off and the new one does not, the clients stay with their apis without a copy:
 //! they end with those.
 
 use crate::config::{Config, Mode};
@@ -268,10 +268,13 @@ async fn take_over(predecessor: OwnedFd, mode: Mode) -> io::Result<Start> {
 /// Tells the balancer before this one that it can go.
 ///
 /// # Errors
-/// When it is gone already, which is as good.
+/// When it does not hear that any more: it has ended, or this one took so long that it goes on.
 pub async fn dismiss(predecessor: OwnedFd) -> io::Result<Passage> {
     let passage = Passage::new(predecessor)?;
-    passage.send(&Message::Done, None).await?;
+    passage.send(&Message::Done, None).await.map_err(|error| {
+        let why = "the balancer before this one has ended or goes on; start this one again";
+        io::Error::new(error.kind(), format!("{why} ({error})"))
+    })?;
     Ok(passage)
 }
 
