@@ -298,6 +298,8 @@ fn who_goes_while_there_is_no_api_is_forgotten() {
 #[test]
 fn a_connection_that_either_side_ends_is_forgotten() {
     let mut system = System::start();
+    system.until("nobody else is there", |system| lb_metric(system, "lb_connections") == 0);
+    let descriptors = system.hand_off.descriptors();
     let closing = b"GET /health HTTP/1.1\r\nHost: espora\r\nConnection: close\r\n\r\n";
     let mut clients: Vec<Connection> = (0..6).map(|_| system.hand_off().connect()).collect();
     for client in &mut clients[..3] {
@@ -306,7 +308,11 @@ fn a_connection_that_either_side_ends_is_forgotten() {
     }
     clients[3].half_close();
     assert_eq!(clients[3].end(), End::Closed);
+    assert!(system.hand_off.descriptors() > descriptors);
     drop(clients);
+    system.until("their copies are closed, though nobody comes and nobody asks", |system| {
+        system.hand_off.descriptors() <= descriptors
+    });
     system.until("nobody is left", |system| lb_metric(system, "lb_connections") == 0);
     for api in [system.api(0), system.api(1)] {
         system.until("not at the apis either", |_| {

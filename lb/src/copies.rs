@@ -7,6 +7,7 @@
 //!                    offer                       the connection is over
 //!   admit --> WAITING -----> WITH an api --------------------------------> gone
 //!                ^  '-- a second passes, a request waits: 503 --> gone
+//!                |  '-- a second passes, the client has gone --> gone
 //!                |                    |
 //!                '--- released, or ---'--- the api has ended and the client
 //!                     the api has ended     is not at rest: reset --> gone

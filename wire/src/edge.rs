@@ -220,6 +220,7 @@ impl Edge {
             if is_taken {
                 outcome = this.drive(&connection, &handler).await;
                 if outcome == Outcome::Answered && connection.claim() {
+                    connection.forget();
                     Box::pin(linger(&connection.stream)).await;
                 }
                 this.leave(&connection);

@@ -410,8 +410,9 @@ impl Place {
         self.change(CONSUMED, AT_REST)
     }
 
-    /// Says that the connection of a client whose bytes were taken ends with our descriptor: lb closes its copy.
-    pub fn end(self) {
+    /// Says that the connection of a client whose bytes were taken ends with our descriptor: lb closes its copy. To say it
+    /// again changes nothing.
+    pub fn end(&self) {
         if self.change(CONSUMED, ENDED) {
             let slot = self.ticket.slot as usize;
             self.source.page.bits()[slot / GROUP].fetch_or(1 << (slot % GROUP), Ordering::Release);
@@ -477,23 +478,25 @@ mod tests {
     #[test]
     fn those_who_have_ended_are_found_once_and_no_others() {
         let (ours, theirs) = both_sides();
+        let place = |ticket| Place::new(Rc::clone(&theirs), ticket).unwrap();
         let tickets = [0, 63, 64, 128, 199].map(|slot| Ticket { slot, generation: GENERATION_MASK });
         for ticket in tickets {
             ours.offer(ticket);
-            let place = Place::new(Rc::clone(&theirs), ticket).unwrap();
-            place.clone().end();
+            place(ticket).end();
             assert_eq!(ours.read(ticket), Some(Word::AtRest), "only who has taken a client can end it");
-            assert!(place.consume());
-            place.end();
+            assert!(place(ticket).consume());
+            place(ticket).end();
             assert_eq!(ours.read(ticket), Some(Word::Ended));
         }
         assert_eq!(ours.take_ended(1), [0, 63], "those that stand together");
         assert_eq!(ours.take_ended(200), [64, 128, 199]);
         assert!(ours.take_ended(200).is_empty());
         // Whose client went to another api meanwhile ends nothing.
-        let late = Place::new(theirs, tickets[0]).unwrap();
-        ours.offer(Ticket { generation: 0, ..tickets[0] });
-        late.end();
+        let next = Ticket { generation: 0, ..tickets[0] };
+        ours.offer(next);
+        assert!(place(next).consume());
+        place(tickets[0]).end();
+        assert_eq!(ours.read(next), Some(Word::Consumed));
         assert!(ours.take_ended(200).is_empty());
     }
 

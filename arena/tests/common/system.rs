@@ -275,6 +275,11 @@ impl Process {
         (pages[1] - pages[2]) * 4096
     }
 
+    /// Descriptors that it has.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("its descriptors").count()
+    }
+
     /// What it has written.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

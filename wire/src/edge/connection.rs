@@ -196,12 +196,17 @@ impl Connection {
         }
     }
 
-    /// Leaves one that is [claimed](Self::claim) to the caller, who ends it. lb forgets it before that, so that whoever sees
-    /// the end finds room for the next connection.
-    pub(super) fn into_stream(self) -> Stream {
-        if let Some(place) = self.place {
+    /// Tells lb to forget one that is [claimed](Self::claim). It ends with us from here on: whoever sees its end finds room
+    /// for the next connection, and if this process dies the kernel closes it.
+    pub(super) fn forget(&self) {
+        if let Some(place) = &self.place {
             place.end();
         }
+    }
+
+    /// Leaves one that is [claimed](Self::claim) to the caller, who ends it.
+    pub(super) fn into_stream(self) -> Stream {
+        self.forget();
         self.stream
     }
 
