@@ -378,6 +378,19 @@ impl Sockets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    #[tokio::test(flavor = "local")]
+    async fn who_is_not_heard_any_more_by_the_one_before_it_is_no_balancer() {
+        let pair = || socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_NONBLOCK);
+        let (ours, theirs) = pair().unwrap();
+        assert!(dismiss(ours).await.is_ok());
+        drop(theirs);
+        let (ours, theirs) = pair().unwrap();
+        drop(theirs);
+        let error = dismiss(ours).await.unwrap_err();
+        assert!(error.to_string().contains("start this one again"), "{error}");
+    }
 
     #[test]
     fn messages_are_read_back_as_written() {
