@@ -7,11 +7,16 @@ use common::client::{Connection, End, Way};
 use common::processors::Processors;
 use common::system::{READY_TIMEOUT, System};
 use common::{fresh_id, get, pay, payment, post};
-use std::os::fd::AsFd;
+use nix::sys::socket::accept;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use wire::handoff::{MESSAGE_BYTES_MAX, connect_control, control_path, receive, send};
+use wire::handoff::{MESSAGE_BYTES_MAX, bind_control, connect_control, control_path, receive, send};
+use wire::socket::{backend_path, bind};
 
 /// How long the processes are restarted in turn; `ESPORA_ROLLING_S` makes it longer.
 const ROLLING_DEFAULT: Duration = Duration::from_secs(4);
@@ -148,6 +153,54 @@ fn a_purge_that_is_being_carried_out_is_taken_over_as_one_that_nobody_may_repeat
     assert_eq!(client.answer(false).map(|answer| answer.status), Err(End::Reset));
 }
 
+/// A message between two balancers that has a kind and nothing else.
+fn message(kind: u8) -> [u8; 20] {
+    let mut bytes = [0; 20];
+    bytes[..5].copy_from_slice(&[b'e', b'l', b'b', b'3', kind]);
+    bytes
+}
+
+#[test]
+fn a_balancer_that_is_not_told_to_go_ends_and_the_one_before_it_keeps_its_lock() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let (admin, lock) = bind(&backend_path(dir.path(), "lb")).unwrap();
+    let control = bind_control(&control_path(dir.path(), "lb")).unwrap();
+    let clients = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = Command::new(common::system::binaries().join("lb"));
+    command.args(["--take-over", "--backends", "api1", "--socket-dir"]).arg(dir.path());
+    let new = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + READY_TIMEOUT;
+    let passage = loop {
+        if let Ok(passage) = accept(control.as_raw_fd()) {
+            // SAFETY: the kernel has just made it for us.
+            break unsafe { OwnedFd::from_raw_fd(passage) };
+        }
+        assert!(Instant::now() < deadline, "nobody wants to take over");
+        thread::sleep(PAUSE);
+    };
+    let said = || loop {
+        let mut said = [0; MESSAGE_BYTES_MAX];
+        match receive(passage.as_fd(), &mut said) {
+            Ok(received) => return said[..received.len].to_vec(),
+            Err(_) => assert!(Instant::now() < deadline, "it says nothing"),
+        }
+        thread::sleep(PAUSE);
+    };
+    assert_eq!(said()[..5], message(1)[..5], "it wants to take over");
+    let sockets = [(2, lock.as_fd()), (3, admin.as_fd()), (4, control.as_fd()), (5, clients.as_fd())];
+    for (kind, socket) in sockets {
+        send(passage.as_fd(), &message(kind), Some(socket)).unwrap();
+    }
+    send(passage.as_fd(), &message(9), None).unwrap();
+    assert_eq!(said(), message(10), "it could serve");
+    drop(passage);
+    let output = new.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("start this one again"), "{told}");
+    let error = wire::socket::lock(&dir.path().join("lb.lock")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+}
+
 #[test]
 fn a_balancer_that_nobody_takes_over_from_goes_on() {
     let mut system = System::start();
@@ -156,7 +209,7 @@ fn a_balancer_that_nobody_takes_over_from_goes_on() {
         assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
     }
     let path = control_path(&system.hand_off_dir(), "lb");
-    let take_over = b"elb2\x01\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0";
+    let take_over = b"elb3\x01\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0";
     for said in [&b""[..], b"what is no message", take_over] {
         let applicant = connect_control(&path).unwrap();
         if !said.is_empty() {

@@ -77,8 +77,14 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
     let admin = UnixListener::from_std(sockets.admin.try_clone()?)?;
     let control = UnixListener::from_std(sockets.control.try_clone()?.into())?;
     if let Some(predecessor) = predecessor {
-        // Who does not hear that it can go has ended, or goes on: two balancers would give each other's slots away.
-        let passage = takeover::dismiss(predecessor).await?;
+        // Who does not go has ended, or goes on: two balancers would give each other's slots away.
+        let passage = match takeover::dismiss(predecessor).await {
+            Ok(passage) => passage,
+            Err(error) => {
+                sockets.forget();
+                return Err(error);
+            }
+        };
         let balancer = balancer.clone();
         tokio::task::spawn_local(async move { balancer.take_clients(&passage).await });
     }

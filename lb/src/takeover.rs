@@ -10,14 +10,15 @@
 //!    | <-- lock of lb.sock, lb.sock, lb.control, listener of the clients ----- |
 //!    | <-- the page, each api's control socket, each client's copy ----------- |   if both hand off
 //!    | <-- end --------------------------------------------------------------- |
-//!    | done: from here on it serves -----------------------------------------> |   it accepts nothing more
+//!    | done: it could serve -------------------------------------------------> |
+//!    | <-- go: from here on it serves ---------------------------------------- |   it accepts nothing more
 //!    | <-- each client, once it is at rest ----------------------------------- |   if the old one forwards
 //!    | (end of stream: the old one has ended)                                  |
 //! ```
 //!
-//! When the new one ends before it has said that it is done, or takes longer than [`PATIENCE`], the old one goes on as if
-//! nothing had been, and the new one, which cannot say it any more, ends. If the old one hands off and the new one does not, the clients stay with their apis without a copy:
-//! they end with those.
+//! Which of the two is the balancer is decided by one message, `go`. When the new one ends before that, or everything takes
+//! longer than [`PATIENCE`], the old one goes on as if nothing had been, and the new one, which hears no `go`, ends. If the
+//! old one hands off and the new one does not, the clients stay with their apis without a copy: they end with those.
 
 use crate::config::{Config, Mode};
 use crate::server;
@@ -43,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Of these messages; the last byte is their version.
-const MAGIC: u32 = u32::from_le_bytes(*b"elb2");
+const MAGIC: u32 = u32::from_le_bytes(*b"elb3");
 
 /// Of a name that fits into a message. An api with a longer one is connected to anew, without its clients.
 const NAME_BYTES_MAX: usize = MESSAGE_BYTES_MAX - HEAD_BYTES;
@@ -99,6 +100,7 @@ enum Message {
     Copy(Ticket, Option<u32>),
     End,
     Done,
+    Go,
     /// A client at rest.
     Client,
 }
@@ -117,7 +119,8 @@ impl Message {
             Self::Copy(ticket, api) => (8, [ticket.slot, ticket.generation, api.unwrap_or(NOBODY)], ""),
             Self::End => (9, [0; 3], ""),
             Self::Done => (10, [0; 3], ""),
-            Self::Client => (11, [0; 3], ""),
+            Self::Go => (11, [0; 3], ""),
+            Self::Client => (12, [0; 3], ""),
         };
         let numbers = [MAGIC, kind, words[0], words[1], words[2]];
         let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
@@ -147,7 +150,8 @@ impl Message {
             8 => Self::Copy(ticket, Some(words[2]).filter(|api| *api != NOBODY)),
             9 => Self::End,
             10 => Self::Done,
-            11 => Self::Client,
+            11 => Self::Go,
+            12 => Self::Client,
             _ => return None,
         })
     }
@@ -265,13 +269,21 @@ async fn take_over(predecessor: OwnedFd, mode: Mode) -> io::Result<Start> {
     Ok(Start { sockets, holdings, predecessor: Some(predecessor) })
 }
 
-/// Tells the balancer before this one that it can go.
+/// Tells the balancer before this one that it can go, and waits until it goes.
 ///
 /// # Errors
-/// When it does not hear that any more: it has ended, or this one took so long that it goes on.
+/// When it does not go: it has ended, or this one took so long that it goes on.
 pub async fn dismiss(predecessor: OwnedFd) -> io::Result<Passage> {
     let passage = Passage::new(predecessor)?;
-    passage.send(&Message::Done, None).await.map_err(|error| {
+    let goes = async {
+        passage.send(&Message::Done, None).await?;
+        match passage.receive().await? {
+            Some((Message::Go, None)) => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    };
+    let gone = timeout(PATIENCE, goes).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    gone.map_err(|error: io::Error| {
         let why = "the balancer before this one has ended or goes on; start this one again";
         io::Error::new(error.kind(), format!("{why} ({error})"))
     })?;
@@ -321,7 +333,7 @@ pub trait Held {
 }
 
 impl Sockets {
-    /// Sends everything to a balancer that takes over. Returns when that one serves.
+    /// Sends everything to a balancer that takes over. Returns when that one is told to serve.
     ///
     /// # Errors
     /// When it did not come to that: this one is the balancer still.
@@ -363,13 +375,13 @@ impl Sockets {
         }
         passage.send(&Message::End, None).await?;
         match passage.receive().await? {
-            Some((Message::Done, None)) => Ok(()),
+            Some((Message::Done, None)) => passage.send(&Message::Go, None).await,
             _ => Err(malformed("the new balancer has ended")),
         }
     }
 
-    /// Gives up the sockets for good, after another balancer has got them. Its lock is that of the open file: closing
-    /// ours leaves it, giving it back would not.
+    /// Gives up the sockets for good, because another balancer has them. Its lock is that of the open file: closing ours
+    /// leaves it, giving it back would not.
     pub fn forget(self) {
         std::mem::forget(self.lock);
     }
@@ -380,16 +392,28 @@ mod tests {
     use super::*;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-    #[tokio::test(flavor = "local")]
-    async fn who_is_not_heard_any_more_by_the_one_before_it_is_no_balancer() {
-        let pair = || socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_NONBLOCK);
-        let (ours, theirs) = pair().unwrap();
+    /// The two ends of a passage, with what the old balancer has said into it.
+    fn passage(said: &[Message]) -> (OwnedFd, OwnedFd) {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_NONBLOCK).unwrap();
+        for message in said {
+            send(theirs.as_fd(), &message.encode(), None).unwrap();
+        }
+        (ours, theirs)
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn who_is_not_told_to_go_is_no_balancer() {
+        let (ours, _theirs) = passage(&[Message::Go]);
         assert!(dismiss(ours).await.is_ok());
-        drop(theirs);
-        let (ours, theirs) = pair().unwrap();
-        drop(theirs);
-        let error = dismiss(ours).await.unwrap_err();
-        assert!(error.to_string().contains("start this one again"), "{error}");
+        let (never, _theirs) = passage(&[]);
+        let (goes_on, gone) = passage(&[]);
+        drop(gone);
+        let (malformed, _of_malformed) = passage(&[Message::End]);
+        for ours in [never, goes_on, malformed] {
+            let error = dismiss(ours).await.unwrap_err();
+            assert!(error.to_string().contains("start this one again"), "{error}");
+        }
     }
 
     #[test]
@@ -407,6 +431,7 @@ mod tests {
             Message::Copy(ticket, None),
             Message::End,
             Message::Done,
+            Message::Go,
             Message::Client,
         ] {
             let bytes = message.encode();
