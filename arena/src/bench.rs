@@ -8,7 +8,8 @@
 //! takes; the thread of the program waits for a signal meanwhile, so that Ctrl-C still removes the folder of the run.
 //!
 //! Reading order
-//! * what is measured: [`restart`], [`summary`], [`preview`], [`lb`], [`stack`], [`store`];
+//! * what is measured: [`restart`], [`summary`], [`preview`], [`lb`], [`stack`], [`stalls`],
+//!   [`store`];
 //! * with what: [`settled_log`], [`fixed_server`], [`fixed_balancer`], [`load`], [`proxy`], [`redis`], [`store_process`],
 //!   [`process`];
 //! * and what comes of it: [`usage`], [`comparison`], [`machine`], [`plot`].
@@ -27,6 +28,7 @@ pub mod redis;
 pub mod restart;
 pub mod settled_log;
 pub mod stack;
+pub mod stalls;
 pub mod store;
 pub mod store_process;
 pub mod summary;
@@ -83,6 +85,8 @@ pub enum Measurement {
     Lb(lb::LbArgs),
     /// The whole stack from one client to more than it can take
     Stack(stack::StackBenchArgs),
+    /// What a stalled processor, api or client costs the others
+    Stalls(stalls::StallsArgs),
     /// What a summary takes, and a settled payment in memory
     Summary(summary::SummaryArgs),
     /// The store beside Redis: payments a second, cost of each
@@ -206,6 +210,7 @@ impl Measurement {
             Self::Preview(args) => preview::preview(args, ground),
             Self::Lb(args) => lb::lb(args, ground),
             Self::Stack(args) => stack::stack(args, ground),
+            Self::Stalls(args) => stalls::stalls(args, ground),
             Self::Summary(args) => summary::summary(args, ground),
             Self::Store(args) => store::store(*args, ground),
             Self::FixedServer(_) | Self::FixedBalancer(_) => unreachable!("they measure nothing"),

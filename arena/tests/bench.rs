@@ -64,3 +64,15 @@ fn the_least_hand_off_serves_every_connection_as_lb_does() {
         assert!(figure(&found, contestant, 10) == 0.0, "and no request failed");
     }
 }
+
+#[test]
+fn who_stands_still_costs_the_others_no_payment() {
+    let found = measure(&["stalls", "--modes", "hand-off", "--for", "1", "--rate", "200", "--clients", "20"]);
+    let stalled = ["a stalled processor", "a stalled api", "clients that do not read"];
+    for contestant in stalled.into_iter().chain(["undisturbed", "undisturbed again (A/A)"]) {
+        let [accepted, refused, unanswered] = [3, 4, 5].map(|metric| figure(&found, contestant, metric));
+        assert!(accepted > 100.0 && refused == 0.0, "{contestant}: {accepted} accepted, {refused} refused");
+        // Those that are with the stopped api itself.
+        assert!(unanswered == 0.0 || contestant == "a stalled api", "{contestant}: {unanswered} unanswered");
+    }
+}

@@ -160,13 +160,14 @@ fn load(args: &StackBenchArgs, stack: &Stack, clients: u16, rate_per_s: Option<u
 }
 
 /// Payments, each with another id.
-struct Payments {
+pub(super) struct Payments {
     request: PaymentRequest,
     chance: Chance,
 }
 
 impl Payments {
-    fn new(ours: SocketAddr, seed: u64) -> Self {
+    /// A seed has its own ids.
+    pub(super) fn new(ours: SocketAddr, seed: u64) -> Self {
         Self { request: PaymentRequest::new(&ours.to_string(), Cents(1_990)), chance: Chance::new(seed) }
     }
 }
