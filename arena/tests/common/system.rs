@@ -34,6 +34,9 @@ const NOBODY: &str = "http://127.0.0.1:1";
 /// Where the balancer that hands off has its own socket.
 const HAND_OFF_DIR: &str = "hand-off";
 
+/// Where the store has its log.
+const LOG_DIR: &str = "wal";
+
 /// What to start.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
@@ -82,8 +85,12 @@ impl System {
 
     /// Starts everything and waits until a request that goes the whole way finds it well.
     pub(crate) fn start_as(setup: Setup, processors: Option<&Processors>) -> Self {
+        Self::start_at(setup, processors.map(|processors| processors.addrs))
+    }
+
+    /// The same with processors of the test's own at these addresses.
+    pub(crate) fn start_at(setup: Setup, processors: Option<PerProcessor<SocketAddr>>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let processors = processors.map(|processors| processors.addrs);
         let store = spawn_store(dir.path(), &setup);
         let apis: Vec<Process> =
             (1..=setup.apis).map(|number| spawn_api(dir.path(), &setup, processors, number)).collect();
@@ -183,6 +190,11 @@ impl System {
         self.dir.path().join(HAND_OFF_DIR)
     }
 
+    /// The folder of the store's log.
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        self.dir.path().join(LOG_DIR)
+    }
+
     /// Returns when an api has done all that was sent to it before: it takes events in their order, all that there are in
     /// one turn, and after two more requests that turn is over. A client may have its answer before its word says so.
     pub(crate) fn until_done(&self, index: usize) {
@@ -261,6 +273,11 @@ impl Process {
         Self { name: name.into(), child, log: log_path }
     }
 
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a process id");
@@ -304,7 +321,7 @@ impl Drop for Process {
 }
 
 fn spawn_store(dir: &Path, setup: &Setup) -> Process {
-    let log_dir = dir.join("wal");
+    let log_dir = dir.join(LOG_DIR);
     let args = [("--socket-dir", dir), ("--log-dir", &log_dir), ("--durability", Path::new("process"))];
     Process::spawn(dir, "store", "store", &arguments(&args, &setup.store_args), None)
 }
