@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::client::Way;
-use common::processors::Processors;
-use common::system::{Setup, System};
+use common::client::{Connection, Way};
+use common::processors::{Processors, totals};
+use common::system::{READY_TIMEOUT, Setup, System};
 use common::table::{Failures, row, run};
 use common::{MARK, fresh_id, get, pay, payment, request};
 use jiff::civil::DateTime;
@@ -12,14 +12,22 @@ use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
-use wire::Processor;
+use wire::{PerProcessor, Processor};
 
 /// An api waits for its store for 1 s; the rest is the pace of a busy machine.
 const HELD_MAX: Duration = Duration::from_millis(2_500);
 
 /// Payments of the known world.
 const PAYMENTS: u32 = 4;
+
+/// Clients that pay at each api while it is asked for its sums.
+const PAYING: usize = 3;
+
+/// How often the sum of a processor must be seen to grow.
+const GROWN_MIN: u32 = 100;
 
 /// A payment that a processor holds.
 struct Charged {
@@ -140,6 +148,83 @@ fn a_window_counts_what_lies_in_it_with_both_ends_included() {
     ];
     check(&system, &charged, &windows, &mut failures);
     failures.finish();
+}
+
+/// Pays with various amounts at one api until it is told to end, or nobody can be left to tell it.
+fn pay_until(way: &Way, is_over: &AtomicBool) {
+    let (mut connection, deadline) = (way.connect(), Instant::now() + 3 * READY_TIMEOUT);
+    for number in 0_u32.. {
+        if is_over.load(Ordering::Relaxed) || Instant::now() > deadline {
+            return;
+        }
+        let amount = format!("{}.{:02}", number % 7, 1 + number % 99);
+        let answer = connection.ask(&pay(payment(&fresh_id(), &amount))).expect("an answer");
+        assert_eq!(answer.status, 202);
+    }
+}
+
+/// Asks one api after the other until the sum of this processor has grown so often, and ends at a sum that is less than one
+/// that either of them has told before.
+fn read_until_grown(
+    apis: &mut [Connection; 2],
+    processor: Processor,
+    last: &mut PerProcessor<(u64, u64)>,
+) -> Result<(), String> {
+    let (mut grown, deadline) = (0, Instant::now() + READY_TIMEOUT);
+    while grown < GROWN_MIN {
+        for (number, api) in (1..).zip(&mut *apis) {
+            let told = api.ask(&get("/payments-summary")).map_err(|end| end.to_string())?;
+            if told.status != 200 {
+                return Err(format!("api {number} answers {}: {}", told.status, told.body));
+            }
+            let told = told.json();
+            for (name, part) in [(Processor::Default, "default"), (Processor::Fallback, "fallback")] {
+                let (now, before) = (totals(&told[part]), last[name]);
+                if now.0 < before.0 || now.1 < before.1 {
+                    return Err(format!("{part}: api {number} tells {now:?} after {before:?}"));
+                }
+                grown += u32::from(name == processor && now > before);
+                last[name] = now;
+            }
+        }
+        if Instant::now() > deadline {
+            return Err(format!("{processor}: grown only {grown} times, to {last:?}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_one_api_has_told_is_in_the_next_sum_of_the_other() {
+    let processors = Processors::start();
+    // Nothing waits for the one that fails.
+    let setup = Setup { store_args: vec!["--fee-default", "5", "--fee-fallback", "5"], ..Setup::default() };
+    let mut system = System::start_as(setup, Some(&processors));
+    let ways = [system.api(0), system.api(1)];
+    let is_over = AtomicBool::new(false);
+    let mut last = PerProcessor::default();
+    let read = thread::scope(|scope| {
+        for way in ways.iter().flat_map(|way| [way; PAYING]) {
+            scope.spawn(|| pay_until(way, &is_over));
+        }
+        let mut apis = ways.each_ref().map(Way::connect);
+        let read = Processor::BOTH.into_iter().try_for_each(|processor| {
+            // Of two with the same fee the default one gets everything while it works.
+            processors.set_failing(Processor::Default, processor == Processor::Fallback);
+            read_until_grown(&mut apis, processor, &mut last)
+        });
+        is_over.store(true, Ordering::Relaxed);
+        read
+    });
+    read.unwrap_or_else(|why| panic!("{why}\n{}", system.logs()));
+    processors.set_failing(Processor::Default, false);
+    system.until_settled();
+    for way in ways {
+        let told = way.ask(&get("/payments-summary")).expect("an answer").json();
+        for (processor, part) in [(Processor::Default, "default"), (Processor::Fallback, "fallback")] {
+            assert_eq!(totals(&told[part]), processors.totals(processor), "{way:?}, {part}");
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::client::{Answer, Way};
 use arena::processor::{ProcessorConfig, bind, serve};
+use serde_json::Value;
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
@@ -40,11 +41,24 @@ impl Processors {
 
     /// How many payments both hold together.
     pub(crate) fn charged(&self) -> u64 {
-        let of = |processor| {
-            let summary = self.ask(processor, "/admin/payments-summary").json();
-            summary["totalRequests"].as_u64().expect("a count")
-        };
-        Processor::BOTH.into_iter().map(of).sum()
+        Processor::BOTH.into_iter().map(|processor| self.totals(processor).0).sum()
+    }
+
+    /// How many payments one of them holds, and their cents.
+    pub(crate) fn totals(&self, processor: Processor) -> (u64, u64) {
+        totals(&self.ask(processor, "/admin/payments-summary").json())
+    }
+
+    /// Lets one of them fail from now on, or not any more.
+    pub(crate) fn set_failing(&self, processor: Processor, failing: bool) {
+        let body = format!(r#"{{"failure":{failing}}}"#);
+        let request = format!(
+            "PUT /admin/configurations/failure HTTP/1.1\r\nHost: processor\r\nX-Rinha-Token: 123\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = Way::Lb(self.addrs[processor]).ask(request.as_bytes()).expect("a processor answers");
+        assert_eq!(answer.status, 200);
     }
 
     /// The `requestedAt` of a payment, and who holds it.
@@ -60,6 +74,14 @@ impl Processors {
         let request = format!("GET {target} HTTP/1.1\r\nHost: processor\r\nX-Rinha-Token: 123\r\n\r\n");
         Way::Lb(self.addrs[processor]).ask(request.as_bytes()).expect("a processor answers")
     }
+}
+
+/// The count and the cents of one processor's part of a summary.
+pub(crate) fn totals(part: &Value) -> (u64, u64) {
+    let amount = part["totalAmount"].as_f64().expect("an amount");
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test's few payments")]
+    let cents = (amount * 100.0).round() as u64;
+    (part["totalRequests"].as_u64().expect("a count"), cents)
 }
 
 impl Drop for Processors {
