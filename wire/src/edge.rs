@@ -60,11 +60,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 const _: () = assert!(SWEEP_INTERVAL.as_nanos() < REQUEST_PATIENCE.as_nanos());
 
-/// One sweep looks at no more connections: each that is over costs some 60 us, during which all others wait ...
-const SWEEP_MAX: usize = 8;
-
-/// ... and leaves them so much time before the next one.
+/// One sweep looks at one connection, because each that is over costs some 60 us here, and as much where its client comes
+/// back from: two at once are a pause that others feel ...
 const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+
+/// ... and at so many once the first of them has been over for longer than [`SWEEP_LAG_MS`].
+const SWEEP_MAX: usize = 8;
+const SWEEP_LAG_MS: u64 = 20;
 
 /// The longest request line, in bytes.
 pub const REQUEST_LINE_BYTES_MAX: usize = 2 * 1024;
@@ -355,10 +357,12 @@ impl Edge {
         }
     }
 
-    /// Ends those that are over now, a few at a time. Tells when it wants to be called again.
+    /// Ends those that are over now, one or a few at a time. Tells when it wants to be called again.
     fn sweep(&self) -> Duration {
         let now = Instant::now();
-        for _ in 0..SWEEP_MAX {
+        let first_ms = self.connections.borrow().first_key_value().map(|(check, _)| check.at_ms);
+        let is_behind = first_ms.is_some_and(|at_ms| self.ms(now).saturating_sub(at_ms) > SWEEP_LAG_MS);
+        for _ in 0..if is_behind { SWEEP_MAX } else { 1 } {
             let connection = match self.connections.borrow().first_key_value() {
                 None => return SWEEP_INTERVAL,
                 Some((check, connection)) => {
@@ -550,13 +554,16 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local", start_paused = true)]
-    async fn many_that_are_over_at_once_end_a_few_at_a_time() {
+    async fn many_that_are_over_at_once_end_one_by_one_and_then_a_few_at_a_time() {
         const CONNECTIONS: usize = 10 * SWEEP_MAX + 1;
         let edge = Rc::new(Edge::new(CONNECTIONS));
         let _clients = clients(&edge, CONNECTIONS);
         yield_now().await;
         sweep_for(&edge, IDLE_PATIENCE - SWEEP_PAUSE).await;
         assert_eq!(edge.len(), CONNECTIONS);
+        sweep_for(&edge, Duration::from_millis(SWEEP_LAG_MS)).await;
+        let ended = (CONNECTIONS - edge.len()) as u64;
+        assert!((SWEEP_LAG_MS / 2..=SWEEP_LAG_MS).contains(&ended), "{ended} in {SWEEP_LAG_MS} ms");
         sweep_for(&edge, SWEEP_PAUSE * 20).await;
         assert!(edge.is_empty(), "{} are left", edge.len());
     }
