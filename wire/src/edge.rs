@@ -482,8 +482,9 @@ where
         }
     };
     let bytes = reply.encode(asker);
-    // Who dies between these two leaves a client of whom nobody knows what it was told: nothing else is between them.
-    if connection.consume().is_err() || connection.write(&bytes).await.is_err() {
+    // Who dies between the first two leaves a client that is reset without an answer, so there is not even a system call
+    // between them; who dies after them, one that is reset with its answer.
+    if !connection.claim() || connection.write(&bytes).await.is_err() || connection.consume().is_err() {
         return Some(Outcome::Ended);
     }
     if reply.close {

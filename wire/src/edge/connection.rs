@@ -4,9 +4,10 @@
 //! have it then.
 //!
 //! A client that lb has handed off ([`crate::handoff`]) is only looked at while its request is read and decided, so
-//! that the whole request is still in the socket if this process dies. Its bytes are taken out, and its word says so,
-//! right before the first byte of an answer is written: an answer that may be given twice would put every later one in
-//! the wrong place. What must not be decided twice is taken out before that.
+//! that the whole request is still in the socket if this process dies. Right before the first byte of an answer is written
+//! its word says that it is consumed: an answer that may be given twice would put every later one in the wrong place. Its
+//! bytes are taken out after the answer, so that nothing is between the word and the write. What must not be decided twice
+//! is consumed and taken out before that.
 
 use super::request::{Next, Reader, Refused, Whole};
 use super::stream::Stream;
