@@ -8,8 +8,7 @@
 //! takes; the thread of the program waits for a signal meanwhile, so that Ctrl-C still removes the folder of the run.
 //!
 //! Reading order
-//! * what is measured: [`restart`], [`summary`], [`preview`], [`lb`], [`stack`], [`stalls`],
-//!   [`store`];
+//! * what is measured: [`restart`], [`summary`], [`preview`], [`lb`], [`stack`], [`stalls`], [`store`];
 //! * with what: [`settled_log`], [`fixed_server`], [`fixed_balancer`], [`load`], [`proxy`], [`redis`], [`store_process`],
 //!   [`process`];
 //! * and what comes of it: [`usage`], [`comparison`], [`machine`], [`plot`].

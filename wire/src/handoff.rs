@@ -10,8 +10,8 @@
 //!    | client: slot, generation + socket ---------------------> |   AT REST   nothing of the client is taken
 //!    |   keeps a copy of the socket                             |      ^  |
 //!    |                                                          |      |  v
-//!    | <------------------------------------ draining           |   CONSUMED  bytes are out of the socket, the answer
-//!    | <------------- released: slot, generation                |      |      is not whole in it
+//!    | <------------------------------------ draining           |   CONSUMED  an answer is being written, or bytes
+//!    | <------------- released: slot, generation                |      |      are taken that are not answered
 //!    |                                                          |      v
 //!    | (end of stream: the api has ended)                       |   ENDED     the api is about to close it
 //! ```
@@ -20,7 +20,7 @@
 //! after that only the api does, by compare-and-swap, so an api whose client was given to another one can neither take
 //! bytes nor answer: its word is not there any more. When the control socket is at its end, and only then, the api has
 //! ended: silence or time is no proof. Clients at rest then go to another api with everything that they have sent still in
-//! the socket; of a client whose bytes are consumed nobody knows what was answered, so its connection is reset.
+//! the socket; of a client whose request is consumed nobody knows what was answered, so its connection is reset.
 //!
 //! **The end** of a client is known to its api, which watches the socket anyway. It says so in the word, sets the client's
 //! bit in the page, so that lb finds those who have ended without looking at every word, and then closes: nobody watches
@@ -226,7 +226,7 @@ pub fn receive(control: BorrowedFd<'_>, message: &mut [u8; MESSAGE_BYTES_MAX]) -
 pub enum Word {
     /// Nothing of it was taken that is not answered.
     AtRest,
-    /// Something was, and the answer is not whole in the socket.
+    /// Something was, or may be, or an answer is being written.
     Consumed,
     /// Its api has closed it, or is about to.
     Ended,
@@ -398,7 +398,7 @@ impl Place {
         let _ = send(self.source.control.as_fd(), &Message::Released(self.ticket).encode(), None);
     }
 
-    /// Says that bytes of the client are going to be taken. False when the client is another one's by now.
+    /// Says that the client is going to be answered, or bytes of it to be taken. False when the client is another one's by now.
     #[must_use]
     pub fn consume(&self) -> bool {
         self.change(AT_REST, CONSUMED)
