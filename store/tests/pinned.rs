@@ -1,9 +1,9 @@
 //! How soon a payment that may have been charged is settled once its processor answers again (invariant 29): the store's
 //! core between an api and two processors, in simulated time.
 //!
-//! The default processor works, dies with all that it has in hand, is in trouble for some seconds, and works again. What
-//! is not tried here is one that takes calls and never answers them, not even with a reset: such a call is waited for
-//! until it is overdue, 30 s after it began, whatever its processor does meanwhile.
+//! The default processor works, dies with all that it has in hand, is in trouble for some seconds, and works again. A call
+//! that gets no answer at all, not even a reset, is waited for until it is overdue, 30 s after it began, whatever its
+//! processor does meanwhile; what is asked then is how long it keeps others waiting.
 
 use std::collections::{BTreeMap, BTreeSet};
 use store::core::ledger::Standing;
@@ -38,6 +38,9 @@ const OTHER_DELAY_US: u64 = 1_000;
 const CONNECT_US: u64 = 1_000_000;
 const INQUIRY_US: u64 = 5_000_000;
 
+/// When a call without an answer is overdue.
+const OVERDUE_US: u64 = 30_000_000;
+
 /// Nothing is waited for longer than this after the recovery.
 const END_US: u64 = 60_000_000;
 
@@ -59,6 +62,8 @@ enum Trouble {
     Resets,
     /// It takes everything, and goes on with it when it recovers.
     Stalls,
+    /// Whatever is sent to it is lost on the way, and nobody says so.
+    Loses,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,8 +90,8 @@ struct World {
     scheduled: u64,
     accepted: u128,
     reported: u64,
-    /// When each call began that is out.
-    begun_us: BTreeMap<u64, u64>,
+    /// When each call began that is out, and whose it is.
+    begun_us: BTreeMap<u64, (u64, PaymentId)>,
     rows: BTreeSet<PaymentId>,
     resets: u64,
     /// Payments of which a call got an answer that proves nothing, or none.
@@ -178,7 +183,7 @@ impl World {
         for (_, message) in effects.sends {
             // Nobody answers a health call: that is not what a recovery may rest on.
             if let FromStore::Lease(lease) = message {
-                self.begun_us.insert(lease.attempt.0, self.now_us + WAY_US);
+                self.begun_us.insert(lease.attempt.0, (self.now_us + WAY_US, lease.id));
                 self.after(2 * WAY_US, What::Arrive(lease));
             }
         }
@@ -206,6 +211,8 @@ impl World {
             Some(Trouble::Resets) => self.reset(lease),
             Some(Trouble::Stalls) if is_get => self.after(INQUIRY_US, What::Report(lease, Outcome::Lost)),
             Some(Trouble::Stalls) => self.run_later(lease),
+            Some(Trouble::Loses) if is_get => self.after(INQUIRY_US, What::Report(lease, Outcome::Lost)),
+            Some(Trouble::Loses) => self.after(OVERDUE_US, What::Report(lease, Outcome::Overdue)),
             _ if is_get => self.look_up(lease),
             _ => self.after(self.delay_us_of(lease.processor), What::Execute(lease)),
         }
@@ -232,6 +239,8 @@ impl World {
             Some(Trouble::FailsInWords) => self.answer(lease, Outcome::Unclear),
             Some(Trouble::Refuses | Trouble::Swallows | Trouble::Resets) => self.reset(lease),
             Some(Trouble::Stalls) => self.run_later(lease),
+            // It is there already.
+            Some(Trouble::Loses) => self.answer(lease, Outcome::Failing),
             None if self.rows.insert(lease.id) => self.answer(lease, Outcome::Charged),
             None => self.answer(lease, Outcome::Duplicate),
         }
@@ -261,7 +270,7 @@ impl World {
             self.unproven.insert(lease.id);
         }
         self.reported += 1;
-        let begun_us = self.begun_us.remove(&lease.attempt.0).expect("it was leased once");
+        let (begun_us, _) = self.begun_us.remove(&lease.attempt.0).expect("it was leased once");
         let latency_us = u32::try_from(self.now_us - WAY_US - begun_us).expect("less than an hour");
         let Lease { attempt, id, processor, .. } = lease;
         let sequence = self.reported;
@@ -271,24 +280,37 @@ impl World {
 
     // The payments.
 
-    /// How many may have been charged, for all that the store knows.
-    fn pinned(&self) -> usize {
+    /// Those that may have been charged, for all that the store knows.
+    fn pinned(&self) -> BTreeSet<PaymentId> {
         let ledger = self.core.ledger();
         let is_pinned = |id: &&PaymentId| {
             ledger.find(**id).is_some_and(|ordinal| ledger.standing(ordinal) == Standing::InFlight)
         };
-        self.unproven.iter().filter(is_pinned).count()
+        self.unproven.iter().filter(is_pinned).copied().collect()
+    }
+
+    /// Those of them of which no call is out.
+    fn pinned_at_rest(&self) -> BTreeSet<PaymentId> {
+        let mut pinned = self.pinned();
+        pinned.retain(|id| self.begun_us.values().all(|(_, out)| out != id));
+        pinned
     }
 }
 
 /// How many payments were pinned at the recovery, and how many milliseconds after it none was any more.
-fn settle(trouble: Trouble, delay_ms: u64, trouble_ms: u64, goes_on: bool) -> (usize, u64) {
+fn settle(
+    trouble: Trouble,
+    delay_ms: u64,
+    trouble_ms: u64,
+    goes_on: bool,
+    pinned: impl Fn(&World) -> BTreeSet<PaymentId>,
+) -> (usize, u64) {
     let recovers_us = DIES_US + trouble_ms * 1_000;
     let mut world = World::new(trouble, delay_ms * 1_000, recovers_us, goes_on);
     world.live_until(recovers_us, |_| false);
-    let pinned = world.pinned();
-    world.live_until(recovers_us + END_US, |world| world.pinned() == 0);
-    (pinned, (world.now_us - recovers_us).div_ceil(1_000))
+    let at_recovery = pinned(&world).len();
+    world.live_until(recovers_us + END_US, |world| pinned(world).is_empty());
+    (at_recovery, (world.now_us - recovers_us).div_ceil(1_000))
 }
 
 #[test]
@@ -299,12 +321,25 @@ fn what_may_have_been_charged_is_settled_within_two_delays_and_a_second_of_the_r
         let given_up_ms = if trouble == Swallows { CONNECT_US / 1_000 } else { 0 };
         for (delay_ms, goes_on) in [0, 50, 500, 1_500].into_iter().flat_map(|ms| [(ms, true), (ms, false)]) {
             for trouble_ms in [2_323, 2_799, 16_233] {
-                let (pinned, took_ms) = settle(trouble, delay_ms, trouble_ms, goes_on);
+                let (pinned, took_ms) = settle(trouble, delay_ms, trouble_ms, goes_on, World::pinned);
                 let others = if goes_on { "beside others" } else { "alone" };
                 let name = format!("{trouble:?} for {trouble_ms} ms, delay {delay_ms} ms, {others}");
                 assert!(pinned >= PINNED_MIN, "{name}: only {pinned} pinned");
                 assert!(took_ms <= 2 * delay_ms + 1_000 + given_up_ms, "{name}: {pinned} in {took_ms} ms");
             }
+        }
+    }
+}
+
+#[test]
+fn calls_that_are_lost_for_good_keep_other_pinned_payments_waiting_for_two_seconds() {
+    for (delay_ms, goes_on) in [0, 50, 500, 1_500].into_iter().flat_map(|ms| [(ms, true), (ms, false)]) {
+        for trouble_ms in [2_323, 2_799, 16_233] {
+            let (pinned, took_ms) =
+                settle(Trouble::Loses, delay_ms, trouble_ms, goes_on, World::pinned_at_rest);
+            let name = format!("for {trouble_ms} ms, delay {delay_ms} ms, goes on: {goes_on}");
+            assert!(pinned >= PINNED_MIN, "{name}: only {pinned} pinned");
+            assert!(took_ms <= 2_000 + 2 * delay_ms + 1_000, "{name}: {pinned} in {took_ms} ms");
         }
     }
 }

@@ -43,8 +43,11 @@ use wire::{PerProcessor, Processor};
 /// Between two canaries to one processor (DESIGN.md, router).
 const CANARY_INTERVAL_MS: u64 = 100;
 
-/// How many canaries one processor may owe an answer.
+/// How many canaries one processor may owe an answer before the next one waits for [`HUNG_INTERVAL_MS`].
 const CANARIES_OPEN_MAX: usize = 4;
+
+/// Between two canaries to a processor that owes an answer to so many: they may be lost where nobody says so.
+const HUNG_INTERVAL_MS: u64 = 2_000;
 
 /// A canary that takes its delay and this much more must still be inside the audit margin.
 const CANARY_GUARD_MS: u64 = 300;
@@ -466,7 +469,7 @@ impl Router {
         match self.state(processor, calls, now_us) {
             State::Usable | State::Slow => self.has_room(processor, calls),
             State::Failing => {
-                calls.open_len(processor) < CANARIES_OPEN_MAX
+                self.may_owe_another(processor, calls, now_us)
                     && self.rested(processor, CANARY_INTERVAL_MS, now_us)
             }
             State::Stalled => self.canary_is_due(processor, calls, now_us),
@@ -479,7 +482,7 @@ impl Router {
         match self.state(processor, calls, now_us) {
             State::Usable => self.has_room(processor, calls),
             State::Failing => {
-                calls.open_len(processor) < CANARIES_OPEN_MAX && self.canary_is_due(processor, calls, now_us)
+                self.may_owe_another(processor, calls, now_us) && self.canary_is_due(processor, calls, now_us)
             }
             State::Stalled => self.canary_is_due(processor, calls, now_us),
             State::Slow => {
@@ -499,6 +502,11 @@ impl Router {
         let during_delay = self.passes(processor, belief.delay_us, self.config.dispatch_per_s.into());
         let beside_left = OUT_MAX.saturating_sub(belief.left_us.len());
         calls.open_len(processor) < belief.open_cap.min(OPEN_QUICK + during_delay).min(beside_left)
+    }
+
+    /// True when a processor that fails may owe one more answer.
+    fn may_owe_another(&self, processor: Processor, calls: &Calls, now_us: u64) -> bool {
+        calls.open_len(processor) < CANARIES_OPEN_MAX || self.rested(processor, HUNG_INTERVAL_MS, now_us)
     }
 
     fn canary_is_due(&self, processor: Processor, calls: &Calls, now_us: u64) -> bool {
