@@ -15,10 +15,6 @@ use wire::edge::{Reply, Request};
 use wire::frame::{Accepted, FromStore, Totals};
 use wire::metrics;
 
-/// Prometheus' own name for its text (the OpenMetrics form).
-const METRICS_TEXT: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-
 /// Everything that an endpoint needs.
 pub struct Routes {
     link: Rc<Link>,
@@ -118,7 +114,7 @@ impl Routes {
             // What can be told is told: a store that is away is itself worth a look.
             _ => ours,
         };
-        Reply { content_type: METRICS_TEXT, ..Reply::json(StatusCode::OK, text) }
+        Reply::metrics(text)
     }
 
     fn misrouted(&self, path: &str, method: &Method) -> Reply {

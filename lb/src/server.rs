@@ -264,21 +264,16 @@ async fn accept_admins(listener: &UnixListener, balancer: &Balancer) {
 
 async fn administer(request: Request, balancer: &Balancer) -> Reply {
     match request.target.path() {
-        "/metrics" => Reply::json(
-            StatusCode::OK,
-            match balancer {
-                Balancer::Forward(forwarding) => {
-                    metrics::of_forward(&forwarding.forward, &forwarding.clients)
+        "/metrics" => Reply::metrics(match balancer {
+            Balancer::Forward(forwarding) => metrics::of_forward(&forwarding.forward, &forwarding.clients),
+            Balancer::HandOff(hand_off) => {
+                // While a balancer takes over it reads these clients, too.
+                if let Ok(mut hand_off) = hand_off.try_borrow_mut() {
+                    hand_off.reap_all();
                 }
-                Balancer::HandOff(hand_off) => {
-                    // While a balancer takes over it reads these clients, too.
-                    if let Ok(mut hand_off) = hand_off.try_borrow_mut() {
-                        hand_off.reap_all();
-                    }
-                    metrics::of_hand_off(&hand_off.borrow())
-                }
-            },
-        ),
+                metrics::of_hand_off(&hand_off.borrow())
+            }
+        }),
         "/health" if balancer.has_api().await => Reply::json(StatusCode::OK, r#"{"status":"ok"}"#),
         "/health" => Reply::unavailable("no_api", "no api takes a connection"),
         _ => Reply::error(StatusCode::NOT_FOUND, "unknown_path", "GET /metrics or GET /health"),

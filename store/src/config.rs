@@ -136,10 +136,11 @@ pub struct Config {
     /// What must have happened to a record before anything that rests on it leaves the process
     #[arg(long, env = "DURABILITY", value_enum, default_value_t = Durability::Always)]
     pub durability: Durability,
-    /// Log written, beside as much as the payments take, before a snapshot makes it short again, in KiB
+    /// Log written, beside as much as the last snapshot takes, before a new snapshot makes it short again, in KiB
     #[arg(long, env = "SNAPSHOT_LOG_KIB", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(16..=1 << 30))]
     pub snapshot_log_kib: u64,
-    /// Payments remembered between two purges; at this bound the answer is 503 [default: from the memory limit]
+    /// Payments remembered between two purges; at this bound the answer is 503 [default: the container's memory limit less
+    /// 24 MiB, divided by 64 bytes, at least 1024 and at most 8388608, which is also the value without a limit]
     #[arg(long, env = "PAYMENTS_MAX")]
     pub payments_max: Option<u64>,
     /// Fee of the default processor, in percent
@@ -148,7 +149,8 @@ pub struct Config {
     /// Fee of the fallback processor, in percent
     #[arg(long, env = "FEE_FALLBACK", default_value_t = 15.0, value_parser = percent)]
     pub fee_fallback: f64,
-    /// Within this time of its requestedAt a payment should be charged and counted, in milliseconds
+    /// Within this time of its requestedAt a payment should be charged and counted, in milliseconds, 200 to
+    /// 3600000
     #[arg(long, env = "AUDIT_MARGIN_MS", default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(200..=3_600_000))]
     pub audit_margin_ms: u64,
     /// How long payments that are more than is worth holding wait for the cheaper processor before the dearer one gets
@@ -160,7 +162,7 @@ pub struct Config {
     /// a canary may be late
     #[arg(long, env = "LATE_PATIENCE_MS", default_value_t = LATE_PATIENCE_MS, value_parser = clap::value_parser!(u64).range(..=PATIENCE_MS_MAX))]
     pub late_patience_ms: u64,
-    /// Payments handed out a second while clients are being answered
+    /// Payments handed out a second while clients are being answered, 1 to 1000000
     #[arg(long, env = "DISPATCH_PER_S", default_value_t = DISPATCH_PER_S, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub dispatch_per_s: u32,
     /// Calls open at one processor at a time, 1 to 768

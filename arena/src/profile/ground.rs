@@ -15,6 +15,7 @@ use crate::terminal::Terminal;
 use anyhow::Context;
 use std::fs;
 use std::path::PathBuf;
+use store::core::router::DISPATCH_PER_S;
 use wire::PerProcessor;
 
 /// The compose file that mounts the executables with frame pointers, beside those of every fight.
@@ -26,10 +27,9 @@ const COMPOSE_FOLDER: &str = "PROFILING_DIR";
 /// Where docker-compose.processors.yml publishes the processors.
 const COMPOSE_PROCESSORS: [&str; 2] = ["http://localhost:8001", "http://localhost:8002"];
 
-/// The store hands out [`DISPATCH_PER_S_MIN`] payments a second by itself, which keeps a drain from disturbing
-/// clients. At a higher fixed rate that would be a queue that grows, so it may hand out this many times the rate.
+/// The store hands out [`DISPATCH_PER_S`] payments a second by itself, which keeps a drain from disturbing clients. At a
+/// higher fixed rate that would be a queue that grows, so it may hand out this many times the rate.
 const DISPATCH_PER_RATE: u32 = 2;
-const DISPATCH_PER_S_MIN: u32 = 2_000;
 
 /// The variable of the store that says so.
 const DISPATCH: &str = "DISPATCH_PER_S";
@@ -161,6 +161,6 @@ impl Ground {
 
 /// What the store has to be told about its pace; nothing when a plan is played.
 fn dispatch_per_s(args: &ProfileArgs) -> Option<String> {
-    let per_s = args.rate.saturating_mul(DISPATCH_PER_RATE).max(DISPATCH_PER_S_MIN);
+    let per_s = args.rate.saturating_mul(DISPATCH_PER_RATE).max(DISPATCH_PER_S);
     args.plan.is_none().then(|| per_s.to_string())
 }

@@ -27,6 +27,10 @@ pub struct Reply {
 /// `Content-Type` of JSON.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// Prometheus' own name for its text (the OpenMetrics form).
+const METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
 /// All that an answer says beside its body, a long `Allow` excepted.
 const HEAD_BYTES_MAX: usize = 256;
 
@@ -45,6 +49,12 @@ impl Reply {
     pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
         let body = body.into();
         Self { status, body, content_type: JSON, allow: None, retry_after: false, close: false }
+    }
+
+    /// Numbers for Prometheus.
+    #[must_use]
+    pub fn metrics(text: String) -> Self {
+        Self { content_type: METRICS, ..Self::json(StatusCode::OK, text) }
     }
 
     /// An answer without a body.
