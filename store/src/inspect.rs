@@ -76,17 +76,31 @@ impl Fold for Counted {
 /// # Errors
 /// When it is not sound: a store would refuse to start on it, with the same words.
 pub fn check(dir: &Path) -> Result<String, RecoveryError> {
-    let mut tries = 0;
-    loop {
+    undisturbed(dir, || {
         let mut counted = Counted { ledger: Ledger::new(usize::MAX, [0; 2]), kinds: Kinds::default() };
-        tries += 1;
-        match recovery::recover(dir, &mut counted) {
-            // A store that runs on this log has taken a snapshot meanwhile, and removed what it stands for.
-            Err(RecoveryError::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && tries < CHECKS_MAX => {}
-            recovered => return Ok(describe(dir, &recovered?, &counted.kinds, &counted.ledger)),
+        let recovered = recovery::recover(dir, &mut counted)?;
+        Ok(describe(dir, &recovered, &counted.kinds, &counted.ledger))
+    })
+}
+
+/// Reads a log, and once more where a store that runs on it has taken a snapshot meanwhile and removed what that stands for.
+fn undisturbed<T>(
+    dir: &Path,
+    mut read: impl FnMut() -> Result<T, RecoveryError>,
+) -> Result<T, RecoveryError> {
+    for _ in 1..CHECKS_MAX {
+        let before = newest_snapshot(dir);
+        match read() {
+            Err(RecoveryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => (),
+            Err(_) if newest_snapshot(dir) != before => (),
+            outcome => return outcome,
         }
     }
+    read()
+}
+
+fn newest_snapshot(dir: &Path) -> Option<u64> {
+    snapshot::list(dir).ok()?.pop()
 }
 
 fn describe(dir: &Path, recovered: &Recovered, kinds: &Kinds, ledger: &Ledger) -> String {
@@ -157,9 +171,12 @@ impl<W: Write> Fold for Written<W> {
 /// # Errors
 /// When the log is not sound (what came before is written), or `out` takes no more.
 pub fn dump(dir: &Path, out: &mut impl Write) -> Result<(), DumpError> {
-    let number = snapshot::list(dir)?.pop().unwrap_or(0);
-    let mut written = Written { out, number, written: Ok(()) };
-    recovery::recover(dir, &mut written)?;
+    let newest = snapshot::list(dir)?.pop();
+    let mut written = Written { out, number: newest.unwrap_or(0), written: Ok(()) };
+    match recovery::recover(dir, &mut written) {
+        Err(_) if newest_snapshot(dir) != newest => return Err(DumpError::Disturbed),
+        recovered => recovered?,
+    };
     written.written?;
     Ok(written.out.flush()?)
 }
@@ -170,6 +187,9 @@ pub enum DumpError {
     /// The log is not sound.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// What was read has been removed by the store that runs on it.
+    #[error("the running store has taken a snapshot meanwhile: dump again")]
+    Disturbed,
     /// The folder cannot be read, or the output takes no more.
     #[error("cannot dump: {0}")]
     Io(#[from] io::Error),
@@ -199,5 +219,36 @@ fn words(record: &Record) -> String {
         Record::Resolved { ordinal } => format!("resolved #{}: not charged, says an operator", ordinal.0),
         Record::TombstoneResolved { id } => format!("tombstone {id} resolved: not charged, says an operator"),
         Record::Revived { ordinal } => format!("revived #{}", ordinal.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_changes_under_the_reader_is_read_again_and_a_damaged_one_is_not() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let damaged = || RecoveryError::Corrupt {
+            path: dir.path().to_owned(),
+            offset: 0,
+            what: "segment 1 is missing before it".to_owned(),
+        };
+        let mut reads = 0;
+        let read = undisturbed(dir.path(), || {
+            reads += 1;
+            if reads > 2 {
+                return Ok(reads);
+            }
+            std::fs::write(snapshot::path(dir.path(), reads), "").unwrap();
+            Err(damaged())
+        });
+        assert_eq!(read.unwrap(), 3);
+        let mut reads = 0;
+        let read: Result<(), _> = undisturbed(dir.path(), || {
+            reads += 1;
+            Err(damaged())
+        });
+        assert_eq!((read.is_err(), reads), (true, 1));
     }
 }

@@ -5,7 +5,8 @@
 //! [`Log::settled`] has reached the turn's last record; in mode `process` that is at once.
 //!
 //! Bounds: a connection is read in blocks of [`READ_BYTES`], and not at all while [`TX_BYTES_PAUSE`] of answers wait for
-//! it, so that an api which does not read stops being served and costs nothing else; [`CONNECTIONS_MAX`] connections.
+//! it, so that an api which does not read stops being served and costs nothing else; [`CONNECTIONS_MAX`] connections. While
+//! [`HELD_MAX`] messages wait for the disk nobody is read, and nobody is called silent.
 
 use crate::core::{ApiId, Core, Effects, Event, Now};
 use crate::log::frame::Sequence;
@@ -25,6 +26,10 @@ const READ_BYTES: usize = FRAME_BYTES_MAX + 4;
 
 /// With so many bytes of answers waiting a connection is not read.
 const TX_BYTES_PAUSE: usize = 1 << 20;
+
+/// With so many messages that wait for a flush nothing is read: a disk that stands still for a minute must not cost the
+/// memory of a minute.
+const HELD_MAX: usize = 65_536;
 
 /// Apis, health checks and operators together.
 const CONNECTIONS_MAX: usize = 256;
@@ -81,6 +86,7 @@ pub struct Server {
     next_token: u64,
     /// What was decided and may not be said yet, with the record that it waits for.
     held: VecDeque<(Sequence, Vec<(ApiId, FromStore)>)>,
+    held_len: usize,
     effects: Effects,
     block: Box<[u8]>,
 }
@@ -105,6 +111,7 @@ impl Server {
             connections: BTreeMap::new(),
             next_token: TOKEN_FIRST_CONNECTION,
             held: VecDeque::new(),
+            held_len: 0,
             effects: Effects::default(),
             block: vec![0; READ_BYTES].into_boxed_slice(),
         })
@@ -150,6 +157,9 @@ impl Server {
 
     fn end_turn(&mut self, now: Now) {
         self.log.tend();
+        if self.is_deaf() {
+            self.core.excuse_silence(now);
+        }
         self.core.step(now, Event::Room(self.log.room()), &mut self.effects);
         self.core.dispatch(now, &mut self.effects);
         self.commit();
@@ -176,6 +186,7 @@ impl Server {
             tracing::info!("{note}");
         }
         if !effects.sends.is_empty() {
+            self.held_len += effects.sends.len();
             self.held.push_back((self.log.appended(), std::mem::take(&mut effects.sends)));
         }
         for ApiId(token) in std::mem::take(&mut self.effects.hang_ups) {
@@ -190,6 +201,7 @@ impl Server {
             let Some((_, sends)) = self.held.pop_front() else {
                 return;
             };
+            self.held_len -= sends.len();
             for (ApiId(token), message) in sends {
                 let Some(connection) = self.connections.get_mut(&token) else {
                     continue;
@@ -205,7 +217,13 @@ impl Server {
         }
     }
 
+    /// True while nothing is read, because too much waits for the disk.
+    fn is_deaf(&self) -> bool {
+        self.held_len >= HELD_MAX
+    }
+
     fn flush_connections(&mut self) {
+        let is_deaf = self.is_deaf();
         let mut broken = Vec::new();
         for (&token, connection) in &mut self.connections {
             if !connection.tx.is_empty() && !connection.write() {
@@ -213,7 +231,7 @@ impl Server {
                 continue;
             }
             let mut wanted = EpollFlags::empty();
-            wanted.set(EpollFlags::EPOLLIN, connection.tx.len() < TX_BYTES_PAUSE);
+            wanted.set(EpollFlags::EPOLLIN, connection.tx.len() < TX_BYTES_PAUSE && !is_deaf);
             wanted.set(EpollFlags::EPOLLOUT, !connection.tx.is_empty());
             if wanted != connection.interest {
                 connection.interest = wanted;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 use store::core::Room;
 use store::core::ledger::Ledger;
 use store::core::ledger::snapshot::{Fold, ThawError};
@@ -402,10 +403,22 @@ fn a_full_disk_first_costs_new_payments_then_the_pace_and_is_over_when_there_is_
         twin.turn(1_000);
     }
     tend_until(&mut twin, Room::NoAccepts);
+    // It is tried again each second, and a try is no room.
+    let tried_until = Instant::now() + Duration::from_millis(2_500);
+    while Instant::now() < tried_until {
+        twin.log.tend();
+        assert_eq!(twin.log.room(), Room::NoAccepts);
+        thread::yield_now();
+    }
     while twin.log.grown_bytes() < segment::SEGMENT_BYTES - (1 << 20) {
         twin.turn(100);
     }
     tend_until(&mut twin, Room::NoIntents);
+    let bytes = twin.bytes();
+    drop(twin);
+    let mut twin = Twin::open(dir.path(), NEVER);
+    assert_eq!(twin.log.room(), Room::NoIntents, "a start promises nothing either");
+    assert!(twin.bytes() == bytes);
     fs::remove_dir(&obstacle).unwrap();
     tend_until(&mut twin, Room::Ample);
     assert!(bytes_read_from(dir.path()).unwrap() == twin.bytes());

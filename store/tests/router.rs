@@ -241,7 +241,7 @@ fn what_waited_for_both_goes_to_neither_before_the_cheap_one_was_heard() {
     trial.fail(FALLBACK, 1_000);
     trial.send(FALLBACK);
     assert_eq!(trial.route(), Route::Wait);
-    trial.wait_ms(20_000);
+    trial.wait_ms(10_000);
     trial.health(FALLBACK, false, 20);
     assert_eq!(trial.state(FALLBACK), State::Usable);
     assert_eq!(trial.route(), Route::Wait);
@@ -377,6 +377,33 @@ fn a_delay_beyond_the_audit_margin_is_left_to_the_health_call() {
     assert_eq!(trial.route(), Route::Wait, "not even a canary");
     trial.health(DEFAULT, false, 20);
     assert_eq!(trial.route(), Route::To(DEFAULT));
+}
+
+#[test]
+fn what_a_processor_says_of_itself_keeps_a_canary_away_for_half_a_minute_at_the_most() {
+    let mut trial = Trial::new();
+    trial.receive_for_ms(2);
+    trial.get_used_to(DEFAULT, 1);
+    trial.fail(DEFAULT, 1_500);
+    let mut sent_ms = Vec::new();
+    for ms in (0..40_000).step_by(100) {
+        while let Some(processor) = trial.router.take_health_call(trial.now_us) {
+            let health = match processor {
+                Processor::Default => Health::Answered { failing: true, min_response_ms: 2_000 },
+                Processor::Fallback => Health::Answered { failing: false, min_response_ms: 0 },
+            };
+            trial.router.on_health(processor, health, &trial.calls, trial.now_us);
+        }
+        if trial.route() == Route::To(DEFAULT) {
+            sent_ms.push(ms);
+            trial.send(DEFAULT);
+        }
+        trial.wait_ms(100);
+    }
+    assert_eq!(sent_ms.iter().filter(|ms| **ms < 28_000).count(), 4, "before it said so: {sent_ms:?}");
+    sent_ms.retain(|ms| *ms >= 28_000);
+    assert!(sent_ms.windows(2).all(|pair| pair[1] - pair[0] >= 2_000), "{sent_ms:?}");
+    assert!(sent_ms.len() >= 3, "{sent_ms:?}");
 }
 
 #[test]

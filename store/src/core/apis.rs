@@ -66,6 +66,11 @@ impl Apis {
         self.0.get_mut(&api).map(|known| known.heard_us = now.us).is_some()
     }
 
+    /// Nobody was listened to.
+    pub(super) fn note_all_heard(&mut self, now: Now) {
+        self.0.values_mut().for_each(|known| known.heard_us = now.us);
+    }
+
     /// Those that have said nothing for too long.
     pub(super) fn silent(&self, now: Now) -> Vec<ApiId> {
         let is_silent =

@@ -27,13 +27,20 @@ pub struct Calls {
     open: PerProcessor<BTreeMap<AttemptId, Call>>,
     /// `GET`s. They charge nothing, so they have numbers of their own and no intent.
     inquiries: PerProcessor<BTreeMap<AttemptId, Call>>,
-    inquiries_begun: u64,
+    next_inquiry: u64,
 }
 
 /// Sets the numbers of inquiries apart from those of attempts.
 const INQUIRY_BIT: u64 = 1 << 63;
 
 impl Calls {
+    /// No call is out. Inquiries are numbered from anywhere, by chance: what was asked by the store before, of which nothing is
+    /// remembered, is not taken for one of these.
+    #[must_use]
+    pub fn new(chance: u64) -> Self {
+        Self { next_inquiry: chance, ..Self::default() }
+    }
+
     /// Notes a call that goes out.
     pub fn begin(&mut self, processor: Processor, attempt: AttemptId, call: Call) {
         self.open[processor].insert(attempt, call);
@@ -41,8 +48,8 @@ impl Calls {
 
     /// Notes a `GET` that goes out and gives it a number.
     pub fn begin_inquiry(&mut self, processor: Processor, call: Call) -> AttemptId {
-        self.inquiries_begun += 1;
-        let inquiry = AttemptId(INQUIRY_BIT | self.inquiries_begun);
+        self.next_inquiry = self.next_inquiry.wrapping_add(1);
+        let inquiry = AttemptId(INQUIRY_BIT | self.next_inquiry);
         self.inquiries[processor].insert(inquiry, call);
         inquiry
     }

@@ -7,11 +7,15 @@ use super::queue::Ordinal;
 use super::record::Record;
 use super::router::{Route, State};
 use super::{ApiId, Core, Now, Room};
+use std::ops::Bound::{Excluded, Unbounded};
 use wire::frame::{CallKind, FromStore, Lease};
 use wire::{PerProcessor, Processor};
 
 /// Inquiries that may be out at one processor: `GET` is for the few that are pinned, never a load.
 const INQUIRIES_MAX: usize = 4;
+
+/// Between two inquiries at one processor.
+const INQUIRY_GAP_US: u64 = 5_000;
 
 /// Between two inquiries about one payment.
 const INQUIRY_INTERVAL_MS: u64 = 1_000;
@@ -87,25 +91,29 @@ impl Core {
         if self.ledger.queue.bound_len(processor) == 0 && self.only_asked_for.is_empty() {
             return;
         }
-        let room = INQUIRIES_MAX.saturating_sub(self.calls.inquiries_len(processor));
-        let due = |last: &u64| now.us >= last + INQUIRY_INTERVAL_MS * 1000;
-        let pinned = self.ledger.flights().iter().filter(|(ordinal, flight)| {
+        let (last, last_us) = self.last_inquiry[processor];
+        if self.calls.inquiries_len(processor) >= INQUIRIES_MAX || now.us < last_us + INQUIRY_GAP_US {
+            return;
+        }
+        // They go round, so that those of many who were asked for long ago have their turn.
+        let flights = self.ledger.flights();
+        let round = flights.range((Excluded(last), Unbounded)).chain(flights.range(..=last));
+        let due = |asked: &u64| now.us >= asked + INQUIRY_INTERVAL_MS * 1000;
+        let mut pinned = round.filter(|(ordinal, flight)| {
             flight.processor == processor
                 && self.inquired_us.get(ordinal).is_none_or(due)
                 && !flight.unanswered.iter().any(|at| self.calls.is_open(processor, *at))
         });
-        let chosen: Vec<(Ordinal, wire::Timestamp)> =
-            pinned.map(|(ordinal, flight)| (*ordinal, flight.requested_at)).take(room).collect();
-        for (ordinal, requested_at) in chosen {
-            let Some(api) = self.apis.pick(effects) else { return };
-            let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
-            let attempt = self.calls.begin_inquiry(processor, Call { api, id, since_us: now.us });
-            self.inquired_us.insert(ordinal, now.us);
-            self.counters.inquiries[processor] += 1;
-            let lease =
-                Lease { attempt, id, cents, processor, requested_at, kind: CallKind::Get, fresh: false };
-            effects.sends.push((api, FromStore::Lease(lease)));
-        }
+        let Some((&ordinal, flight)) = pinned.next() else { return };
+        let requested_at = flight.requested_at;
+        let Some(api) = self.apis.pick(effects) else { return };
+        let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
+        let attempt = self.calls.begin_inquiry(processor, Call { api, id, since_us: now.us });
+        self.inquired_us.insert(ordinal, now.us);
+        self.last_inquiry[processor] = (ordinal, now.us);
+        self.counters.inquiries[processor] += 1;
+        let lease = Lease { attempt, id, cents, processor, requested_at, kind: CallKind::Get, fresh: false };
+        effects.sends.push((api, FromStore::Lease(lease)));
     }
 
     pub(super) fn lease_health_calls(&mut self, now: Now, effects: &mut Effects) {

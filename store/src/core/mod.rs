@@ -35,6 +35,7 @@ use record::{Negative, Record};
 use router::{Router, RouterConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::ops::RangeInclusive;
 use wire::frame::{Accepted, AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Outcome, Report};
 use wire::{PerProcessor, Processor};
 
@@ -72,7 +73,7 @@ pub struct Now {
 pub struct CoreConfig {
     /// Payments remembered between two purges (invariant 26).
     pub payments_max: usize,
-    /// Secret of the index.
+    /// Secret of the index, drawn anew at each start; inquiries are numbered from it as well.
     pub index_key: [u64; 2],
     /// Knobs of the router.
     pub router: RouterConfig,
@@ -121,10 +122,14 @@ pub struct Core {
     router: Router,
     apis: Apis,
     inquired_us: BTreeMap<Ordinal, u64>,
+    /// The last payment that was asked for at a processor, and when.
+    last_inquiry: PerProcessor<(Ordinal, u64)>,
     /// Payments in flight that are not posted again, only asked for.
     only_asked_for: BTreeSet<Ordinal>,
     /// Leases that were too old when they arrived: the next one of that payment is sent whatever its age.
     late: BTreeSet<Ordinal>,
+    /// Whether the last `POST` that tells found something else than a processor at its address.
+    is_astray: PerProcessor<bool>,
     /// When an attempt got an answer that proves nothing.
     unclear_us: BTreeMap<(Ordinal, AttemptId), u64>,
     /// The last canary among the payments that only this processor may get, and whether the next one is free.
@@ -159,12 +164,14 @@ impl Core {
     pub fn new(config: CoreConfig, now: Now) -> Self {
         Self {
             ledger: Ledger::new(config.payments_max, config.index_key),
-            calls: Calls::default(),
+            calls: Calls::new(config.index_key[0]),
             router: Router::new(config.router, now.us),
             apis: Apis::default(),
             inquired_us: BTreeMap::new(),
+            last_inquiry: PerProcessor([(Ordinal(0), 0); 2]),
             only_asked_for: BTreeSet::new(),
             late: BTreeSet::new(),
+            is_astray: PerProcessor::default(),
             unclear_us: BTreeMap::new(),
             bound_canary: PerProcessor::default(),
             canary_is_free: PerProcessor::default(),
@@ -408,12 +415,13 @@ impl Core {
         self.apis.note_report(api, report.sequence, now);
         let ended = self.end_call(report);
         let is_inquiry = Calls::is_inquiry(report.attempt);
-        if is_inquiry && ended.is_none() {
+        if is_inquiry && ended.is_none_or(|call| call.id != report.id) {
             // It was asked before a purge, or by another store: it will be asked again.
             return;
         }
         if !is_inquiry && self.ledger.has_made(report.attempt) {
             self.router.on_report(report, now.us);
+            self.note_address(report);
         }
         let subject = self.ledger.subject(report, is_inquiry);
         let mut records = self.ledger.judge_report(subject, report);
@@ -432,6 +440,17 @@ impl Core {
         }
     }
 
+    /// A proxy that has lost its processor says 404 to everything, and so to a `GET` about a payment that is there.
+    fn note_address(&mut self, report: &Report) {
+        match report.outcome {
+            Outcome::Misaddressed => self.is_astray[report.processor] = true,
+            Outcome::Charged | Outcome::Duplicate | Outcome::Refused | Outcome::Failing => {
+                self.is_astray[report.processor] = false;
+            }
+            _ => (),
+        }
+    }
+
     fn end_call(&mut self, report: &Report) -> Option<Call> {
         let (call, kind) = self.calls.end(report.processor, report.attempt)?;
         if kind == CallKind::Post {
@@ -441,14 +460,18 @@ impl Core {
     }
 
     /// An answer that proves nothing is one all the same: nothing of its attempt happens more than
-    /// [`UNCLEAR_SETTLED_MS`] after it, and a `GET` 404 that was asked for later is a no (MONEY.md, table of events).
+    /// [`UNCLEAR_SETTLED_MS`] after it, and a `GET` 404 that was asked for later is a no (MONEY.md, table of events), unless
+    /// a `POST` is told as well that there is nothing at that address.
     fn judge_unproven(&mut self, now: Now, ordinal: Ordinal, report: &Report, call: Call) -> Vec<Record> {
         match report.outcome {
             Outcome::Unclear if !Calls::is_inquiry(report.attempt) => {
                 self.unclear_us.insert((ordinal, report.attempt), now.us);
+                let listed = self.ledger.flights().get(&ordinal).map_or(&[][..], |flight| &flight.unanswered);
+                let is_forgotten = |(_, attempt): &_, _: &mut _| !listed.contains(attempt);
+                self.unclear_us.extract_if(attempts_of(ordinal), is_forgotten).for_each(drop);
                 Vec::new()
             }
-            Outcome::Absent => {
+            Outcome::Absent if !self.is_astray[report.processor] => {
                 let settled = |attempt| {
                     if mutant::is(Mutant::MoveOnAbsence) {
                         return true;
@@ -478,8 +501,7 @@ impl Core {
         }
         self.inquired_us.remove(&ordinal);
         self.only_asked_for.remove(&ordinal);
-        let all = (ordinal, AttemptId(0))..=(ordinal, AttemptId(u64::MAX));
-        self.unclear_us.extract_if(all, |_, _| true).for_each(drop);
+        self.unclear_us.extract_if(attempts_of(ordinal), |_, _| true).for_each(drop);
         if standing != Standing::Queued {
             self.late.remove(&ordinal);
         }
@@ -547,6 +569,11 @@ impl Core {
         }
     }
 
+    /// The shell has not read what the apis say, so none of them is silent.
+    pub fn excuse_silence(&mut self, now: Now) {
+        self.apis.note_all_heard(now);
+    }
+
     fn drop_silent(&mut self, now: Now, effects: &mut Effects) {
         // After a pause of our own everybody looks silent: what they said waits to be read.
         let was_paused = now.us.saturating_sub(self.dispatched_us) > OWN_PAUSE_MS * 1000;
@@ -571,5 +598,45 @@ impl Core {
                 self.offer_if_idle(ordinal);
             }
         }
+    }
+}
+
+/// The keys of all attempts of a payment.
+fn attempts_of(ordinal: Ordinal) -> RangeInclusive<(Ordinal, AttemptId)> {
+    (ordinal, AttemptId(0))..=(ordinal, AttemptId(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::{Cents, PaymentId};
+
+    #[test]
+    fn what_proves_nothing_again_and_again_takes_no_memory_for_ever() {
+        const API: ApiId = ApiId(1);
+        let router = RouterConfig::for_fees(PerProcessor([5.0, 15.0]), 1_500);
+        let now = |ms: u64| Now { us: ms * 1_000, wall_ms: ms };
+        let mut core = Core::new(CoreConfig { payments_max: 10, index_key: [1, 2], router }, now(0));
+        let mut effects = Effects::default();
+        let hello = FromApi::Hello { instance: 1, calls_max: 768, held: Vec::new() };
+        core.step(now(0), Event::Frame(API, hello), &mut effects);
+        let accept = FromApi::Accept { request: 1, id: PaymentId(1), cents: Cents(1) };
+        core.step(now(0), Event::Frame(API, accept), &mut effects);
+        let mut attempts = 0;
+        for sequence in 0..20_000 {
+            core.dispatch(now(sequence * 10), &mut effects);
+            for (_, message) in std::mem::take(&mut effects.sends) {
+                let FromStore::Lease(wire::frame::Lease { attempt, id, processor, .. }) = message else {
+                    continue;
+                };
+                attempts += 1;
+                let outcome = Outcome::Unclear;
+                let report = Report { sequence, attempt, id, processor, outcome, status: 500, latency_us: 1 };
+                core.step(now(sequence * 10), Event::Frame(API, FromApi::Report(report)), &mut effects);
+            }
+            core.step(now(sequence * 10), Event::Frame(API, FromApi::Heartbeat), &mut effects);
+        }
+        assert!(attempts > 1_000, "{attempts} attempts");
+        assert!(core.unclear_us.len() <= 16, "{} are remembered", core.unclear_us.len());
     }
 }

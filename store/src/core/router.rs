@@ -84,11 +84,14 @@ const OPEN_MIN: usize = 8;
 /// ones get as many more as the pace hands out during their delay.
 const OPEN_QUICK: usize = 32;
 
-/// Between two canaries to a processor of which neither calls nor health calls tell anything.
+/// Between two canaries to a processor of which no calls tell anything, nor health calls what could be believed.
 const BLIND_INTERVAL_MS: u64 = 2_000;
 
 /// Two health calls that brought nothing, and some: then health calls are no help.
 const HEALTH_SILENT_MS: u64 = 12_000;
+
+/// No call that began in this time has an answer: then a processor is asked by a canary, whatever it says of itself.
+const ANSWERS_SILENT_MS: u64 = 30_000;
 
 /// Between two health calls to one processor; counted at sending (CONTRACT section 2: one each 5 s, whoever asks).
 const HEALTH_INTERVAL_MS: u64 = 5_200;
@@ -520,7 +523,8 @@ impl Router {
             return self.is_clear_of_cutoffs(processor, calls, now_us)
                 && self.rested(processor, CANARY_INTERVAL_MS.max(believed_ms / 4), now_us);
         }
-        let is_blind = now_us.saturating_sub(belief.health_heard_us) > HEALTH_SILENT_MS * 1000;
+        let is_blind = now_us.saturating_sub(belief.health_heard_us) > HEALTH_SILENT_MS * 1000
+            || now_us.saturating_sub(belief.answered_begun_us) > ANSWERS_SILENT_MS * 1000;
         is_blind && self.rested(processor, BLIND_INTERVAL_MS, now_us)
     }
 

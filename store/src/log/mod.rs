@@ -105,7 +105,11 @@ struct Disk {
 /// The file that the next segment will be.
 #[derive(Debug)]
 enum Spare {
-    Preparing(JoinHandle<io::Result<()>>),
+    Preparing {
+        thread: JoinHandle<io::Result<()>>,
+        /// The last try failed: there is no room before this one has shown that there is.
+        again: bool,
+    },
     Ready,
     /// The disk is full, or worse.
     Failed {
@@ -114,12 +118,29 @@ enum Spare {
 }
 
 impl Spare {
-    fn prepare(dir: &Path) -> Self {
+    /// For a store that starts. Where little is left of the present segment, nothing is promised before the next one is
+    /// there.
+    fn begin(dir: &Path, room_bytes: u64) -> Self {
+        if segment::is_prepared(dir) {
+            Self::Ready
+        } else if room_bytes >= ROOM_FOR_ACCEPTS_BYTES {
+            Self::prepare(dir, false)
+        } else {
+            segment::prepare(dir).map_or_else(|error| Self::failed(&error), |()| Self::Ready)
+        }
+    }
+
+    fn prepare(dir: &Path, again: bool) -> Self {
         let dir = dir.to_owned();
         match thread::Builder::new().name("prepare".to_owned()).spawn(move || segment::prepare(&dir)) {
-            Ok(thread) => Self::Preparing(thread),
+            Ok(thread) => Self::Preparing { thread, again },
             Err(error) => Self::failed(&error),
         }
+    }
+
+    /// True when nobody knows of room for the next segment.
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::Preparing { again: true, .. })
     }
 
     fn failed(error: &io::Error) -> Self {
@@ -129,14 +150,14 @@ impl Spare {
 
     fn tend(&mut self, dir: &Path) {
         let next = match std::mem::replace(self, Self::Ready) {
-            Self::Preparing(thread) if thread.is_finished() => match thread.join() {
+            Self::Preparing { thread, .. } if thread.is_finished() => match thread.join() {
                 // A rotation may have been faster, and have taken it.
-                Ok(Ok(())) if !segment::is_prepared(dir) => Self::prepare(dir),
+                Ok(Ok(())) if !segment::is_prepared(dir) => Self::prepare(dir, false),
                 Ok(Ok(())) => Self::Ready,
                 Ok(Err(error)) => Self::failed(&error),
                 Err(_) => unreachable!("a panic ends the process"),
             },
-            Self::Failed { retry_at } if Instant::now() >= retry_at => Self::prepare(dir),
+            Self::Failed { retry_at } if Instant::now() >= retry_at => Self::prepare(dir, true),
             other => other,
         };
         *self = next;
@@ -177,7 +198,7 @@ impl Log {
             chain,
             buffer: Vec::new(),
             flusher: Flusher::start(durability, sequence, &segment.file).map_err(io_error)?,
-            spare: Spare::prepare(dir),
+            spare: Spare::begin(dir, segment.room_bytes()),
             segment,
             snapshot_log_bytes,
             snapshot: recovered.snapshot.unwrap_or_default(),
@@ -256,7 +277,7 @@ impl Log {
     pub fn room(&self) -> Room {
         let Some(disk) = &self.disk else { return Room::Ample };
         match disk.segment.room_bytes() {
-            _ if !matches!(disk.spare, Spare::Failed { .. }) => Room::Ample,
+            _ if !disk.spare.is_missing() => Room::Ample,
             room if room >= ROOM_FOR_ACCEPTS_BYTES => Room::Ample,
             room if room >= ROOM_FOR_INTENTS_BYTES => Room::NoAccepts,
             _ => Room::NoIntents,
@@ -316,7 +337,7 @@ impl Disk {
         self.segment = Segment::begin(&self.dir, &header(number, first_sequence, self.chain))?;
         self.flusher.begin(&self.segment.file);
         if matches!(self.spare, Spare::Ready) {
-            self.spare = Spare::prepare(&self.dir);
+            self.spare = Spare::prepare(&self.dir, false);
         }
         Ok(())
     }
