@@ -5,17 +5,17 @@
 
 mod common;
 
-use common::system::{READY_TIMEOUT, Setup, System};
+use common::strace::Strace;
+use common::system::{Setup, System};
 use common::{fresh_id, pay, payment};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use store::core::ledger::snapshot::{Fold, ThawError};
 use store::core::record::Record;
 use store::log::recovery::{Image, Recovered, RecoveryError, recover_segments};
@@ -30,10 +30,7 @@ const PAYMENTS_EACH: usize = 10;
 const COPY_BYTES: usize = 128 << 10;
 
 /// How late a write of the store is.
-const WRITE_DELAY: &str = "inject=pwrite64:delay_enter=2000";
-
-/// Between two looks at the store's tracer.
-const LOOK_PAUSE: Duration = Duration::from_millis(2);
+const WRITE_DELAY: Duration = Duration::from_millis(2);
 
 /// What a processor saw of an attempt.
 struct Attempt {
@@ -143,40 +140,6 @@ fn start(listener: TcpListener, processor: Processor, log_dir: PathBuf, seen: Ar
     });
 }
 
-/// What makes the store's writes late, as long as this lives.
-struct Strace(Child);
-
-impl Strace {
-    /// `None` where there is no strace, or none that may trace another process.
-    fn attach(pid: u32) -> Option<Self> {
-        let mut command = Command::new("strace");
-        command.args(["-f", "-q", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", WRITE_DELAY]);
-        command.args(["-p", &pid.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut strace = Self(command.spawn().ok()?);
-        let is_traced = || {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the store runs");
-            !status.contains("TracerPid:\t0\n")
-        };
-        let deadline = Instant::now() + READY_TIMEOUT;
-        while !is_traced() {
-            if strace.0.try_wait().expect("it is ours").is_some() {
-                return None;
-            }
-            assert!(Instant::now() < deadline, "strace neither attaches nor ends");
-            thread::sleep(LOOK_PAUSE);
-        }
-        Some(strace)
-    }
-}
-
-impl Drop for Strace {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_log_has_every_intent_before_the_processor_has_a_byte_of_its_attempt() {
     let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -187,7 +150,7 @@ fn the_log_has_every_intent_before_the_processor_has_a_byte_of_its_attempt() {
     for (processor, listener) in Processor::BOTH.into_iter().zip(listeners.0) {
         start(listener, processor, log_dir.clone(), Arc::clone(&seen));
     }
-    let strace = Strace::attach(system.store.pid());
+    let strace = Strace::attach(system.store.pid(), "pwrite64", WRITE_DELAY);
     if strace.is_none() {
         println!("without strace: a store that sends first might not be found out");
     }

@@ -4,9 +4,14 @@
 mod common;
 
 use common::client::{Connection, End, Way};
+use common::strace::Strace;
 use common::system::{READY_TIMEOUT, Setup, System};
 use common::{fresh_id, get, pay, payment};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+use wire::frame::{Frames, FromApi, FromStore, Message};
+use wire::{Bounds, Cents, PaymentId};
 
 /// Silent and slow clients of each balancer; `ESPORA_IDLE` and `ESPORA_SLOW` make it more. A test has some thousand
 /// descriptors, and an idle client takes one here, one or two at a balancer, and one at an api.
@@ -160,4 +165,57 @@ fn who_has_gone_leaves_its_slot_and_its_descriptor_to_the_next() {
         }
         assert!(!system.hand_off.log().contains("cannot accept"), "{}", system.logs());
     }
+}
+
+/// How long a disk takes that stands still, and how long nothing is taken until that is no accident.
+const FLUSH_DELAY: Duration = Duration::from_secs(30);
+const NOTHING_TAKEN: Duration = Duration::from_secs(2);
+
+/// Asks for the sum for as long as the store takes it, up to so often; tells how often.
+fn ask_for_sums(stream: &mut UnixStream, most: usize) -> usize {
+    let mut bytes = Vec::new();
+    for request in 0..most as u64 {
+        FromApi::Summary { request, bounds: Bounds::default() }.encode(&mut bytes);
+    }
+    stream.set_write_timeout(Some(NOTHING_TAKEN)).expect("a time");
+    let mut written = 0;
+    while written < bytes.len() {
+        match stream.write(&bytes[written..]) {
+            Ok(taken) => written += taken,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("the store takes no more: {error}"),
+        }
+    }
+    // The last one may have been cut.
+    written / (bytes.len() / most)
+}
+
+/// Reads so many sums.
+fn read_sums(stream: &mut UnixStream, until: usize) {
+    let (mut frames, mut block, mut sums) = (Frames::default(), vec![0; 64 << 10], 0);
+    stream.set_read_timeout(Some(READY_TIMEOUT)).expect("a time");
+    while sums < until {
+        let read = stream.read(&mut block).expect("the store answers");
+        assert!(read > 0, "the store hung up after {sums} sums");
+        let count = |message| sums += usize::from(matches!(message, FromStore::Summary { .. }));
+        frames.take(&block[..read], count).expect("frames");
+    }
+}
+
+#[test]
+fn what_waits_for_the_disk_is_bounded_and_said_once_it_is_flushed() {
+    const ASKED: usize = 200_000;
+    let system = System::start_as(Setup { is_flushed: true, ..Setup::default() }, None);
+    let mut stream = UnixStream::connect(system.store_path()).expect("the store listens");
+    let Some(strace) = Strace::attach(system.store.pid(), "fdatasync", FLUSH_DELAY) else {
+        return println!("without strace no disk stands still");
+    };
+    let mut bytes = Vec::new();
+    FromApi::Hello { instance: 99, calls_max: 0, held: Vec::new() }.encode(&mut bytes);
+    FromApi::Accept { request: 0, id: PaymentId(1), cents: Cents(1) }.encode(&mut bytes);
+    stream.write_all(&bytes).expect("the store reads");
+    let asked = ask_for_sums(&mut stream, ASKED);
+    assert!(asked < ASKED, "all of {ASKED} questions were taken while nothing was flushed");
+    drop(strace);
+    read_sums(&mut stream, asked);
 }

@@ -9,6 +9,7 @@
 
 pub(crate) mod client;
 pub(crate) mod processors;
+pub(crate) mod strace;
 pub(crate) mod system;
 pub(crate) mod table;
 

@@ -42,6 +42,8 @@ const LOG_DIR: &str = "wal";
 pub(crate) struct Setup {
     pub(crate) apis: usize,
     pub(crate) store_args: Vec<&'static str>,
+    /// Durability `always`, not `process`.
+    pub(crate) is_flushed: bool,
     pub(crate) api_args: Vec<&'static str>,
     pub(crate) lb_args: Vec<&'static str>,
     /// Descriptors that each balancer, and each api, may have; as many as this process when there is no number.
@@ -54,6 +56,7 @@ impl Default for Setup {
         Self {
             apis: 2,
             store_args: Vec::new(),
+            is_flushed: false,
             api_args: Vec::new(),
             lb_args: Vec::new(),
             lb_descriptors: None,
@@ -190,6 +193,11 @@ impl System {
         self.dir.path().join(HAND_OFF_DIR)
     }
 
+    /// The store's socket.
+    pub(crate) fn store_path(&self) -> PathBuf {
+        wire::socket::store_path(self.dir.path())
+    }
+
     /// The folder of the store's log.
     pub(crate) fn log_dir(&self) -> PathBuf {
         self.dir.path().join(LOG_DIR)
@@ -322,7 +330,8 @@ impl Drop for Process {
 
 fn spawn_store(dir: &Path, setup: &Setup) -> Process {
     let log_dir = dir.join(LOG_DIR);
-    let args = [("--socket-dir", dir), ("--log-dir", &log_dir), ("--durability", Path::new("process"))];
+    let durability = Path::new(if setup.is_flushed { "always" } else { "process" });
+    let args = [("--socket-dir", dir), ("--log-dir", &log_dir), ("--durability", durability)];
     Process::spawn(dir, "store", "store", &arguments(&args, &setup.store_args), None)
 }
 
