@@ -6,6 +6,7 @@ mod common;
 use common::client::{Connection, End, Way};
 use common::processors::Processors;
 use common::system::{READY_TIMEOUT, System};
+use common::table::Failures;
 use common::{fresh_id, get, pay, payment, post};
 use nix::sys::socket::accept;
 use std::io::ErrorKind;
@@ -137,6 +138,37 @@ fn clients_that_were_taken_over_outlive_their_api_too() {
     system.until("the others are forgotten", |_| {
         admin.ask(&get("/metrics")).is_ok_and(|answer| answer.body.contains("\nlb_connections 4\n"))
     });
+}
+
+#[test]
+fn clients_of_an_api_that_the_next_balancer_is_not_told_of_are_served_on() {
+    let mut system = System::start();
+    let admin = system.hand_off_admin();
+    let until_held = |system: &mut System, numbers: &[&str]| {
+        system.until(&format!("{numbers:?}"), |_| {
+            let metrics = admin.ask(&get("/metrics")).map(|answer| answer.body);
+            metrics
+                .is_ok_and(|metrics| numbers.iter().all(|number| metrics.lines().any(|line| line == *number)))
+        });
+    };
+    until_held(&mut system, &["lb_connections 0"]);
+    let pays =
+        |client: &mut Connection| client.ask(&pay(payment(&fresh_id(), "19.90"))).map(|answer| answer.status);
+    let mut old: Vec<Connection> = (0..8).map(|_| system.hand_off().connect()).collect();
+    for client in &mut old {
+        assert_eq!(pays(client), Ok(202));
+    }
+    until_held(&mut system, &["lb_held{backend=\"api1\"} 4", "lb_held{backend=\"api2\"} 4"]);
+    system.take_over_for(true, "api2");
+    let mut new: Vec<Connection> = (0..8).map(|_| system.hand_off().connect()).collect();
+    let mut failures = Failures::default();
+    for (number, client) in new.iter_mut().enumerate() {
+        failures.equal(&format!("client {number} of the new balancer"), Ok(202), pays(client));
+    }
+    for (number, client) in old.iter_mut().enumerate() {
+        failures.equal(&format!("client {number} of the old one"), Ok(202), pays(client));
+    }
+    failures.finish();
 }
 
 #[test]

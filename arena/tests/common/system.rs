@@ -101,9 +101,10 @@ impl System {
         static PORT: Mutex<()> = Mutex::new(());
         let port = PORT.lock().unwrap_or_else(PoisonError::into_inner);
         let [lb_addr, hand_off_addr] = free_addrs();
-        let lb = spawn_lb(dir.path(), &setup, "forward", lb_addr);
+        let backends = all_apis(&setup);
+        let lb = spawn_lb(dir.path(), &setup, &backends, "forward", lb_addr);
         let hand_off_dir = hand_off_dir(dir.path(), setup.apis);
-        let hand_off = spawn_lb(&hand_off_dir, &setup, "hand-off", hand_off_addr);
+        let hand_off = spawn_lb(&hand_off_dir, &setup, &backends, "hand-off", hand_off_addr);
         let mut system = Self { lb, hand_off, apis, store, lb_addr, hand_off_addr, setup, processors, dir };
         for way in [system.ways(), vec![system.api(1)]].concat() {
             system.until(&format!("{way} is well"), |_| way.status("/health") == Some(200));
@@ -159,6 +160,11 @@ impl System {
 
     /// A new balancer takes over from the one of this mode, which ends.
     pub(crate) fn take_over(&mut self, is_hand_off: bool) {
+        self.take_over_for(is_hand_off, &all_apis(&self.setup));
+    }
+
+    /// The same with one that is told of these apis, whose names are separated by commas.
+    pub(crate) fn take_over_for(&mut self, is_hand_off: bool, backends: &str) {
         let mut setup = self.setup.clone();
         setup.lb_args.push("--take-over");
         let dir = self.dir.path();
@@ -167,7 +173,7 @@ impl System {
         } else {
             (&mut self.lb, "forward", dir.to_owned(), self.lb_addr)
         };
-        let new = spawn_lb(&dir, &setup, mode, addr);
+        let new = spawn_lb(&dir, &setup, backends, mode, addr);
         old.wait();
         *old = new;
     }
@@ -365,14 +371,12 @@ fn hand_off_dir(dir: &Path, apis: usize) -> PathBuf {
     inner
 }
 
-fn spawn_lb(dir: &Path, setup: &Setup, mode: &str, addr: SocketAddr) -> Process {
+fn spawn_lb(dir: &Path, setup: &Setup, backends: &str, mode: &str, addr: SocketAddr) -> Process {
     let listen = addr.to_string();
-    let backends: Vec<String> = (1..=setup.apis).map(api_name).collect();
-    let backends = backends.join(",");
     let args = [
         ("--socket-dir", dir),
         ("--listen", Path::new(&listen)),
-        ("--backends", Path::new(&backends)),
+        ("--backends", Path::new(backends)),
         ("--mode", Path::new(mode)),
     ];
     Process::spawn(dir, "lb", "lb", &arguments(&args, &setup.lb_args), setup.lb_descriptors)
@@ -381,6 +385,12 @@ fn spawn_lb(dir: &Path, setup: &Setup, mode: &str, addr: SocketAddr) -> Process 
 fn arguments(flags: &[(&str, &Path)], more: &[&str]) -> Vec<String> {
     let flags = flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.display().to_string()]);
     flags.chain(more.iter().map(|&flag| flag.to_owned())).collect()
+}
+
+/// The names of all apis, as a balancer is told of them.
+fn all_apis(setup: &Setup) -> String {
+    let names: Vec<String> = (1..=setup.apis).map(api_name).collect();
+    names.join(",")
 }
 
 fn api_name(number: usize) -> String {
