@@ -8,6 +8,7 @@ use common::processors::Processors;
 use common::system::{READY_TIMEOUT, System};
 use common::table::Failures;
 use common::{fresh_id, get, pay, payment, post};
+use nix::sys::signal::Signal;
 use nix::sys::socket::accept;
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -176,13 +177,59 @@ fn a_purge_that_is_being_carried_out_is_taken_over_as_one_that_nobody_may_repeat
     let setup = common::system::Setup { api_args: vec!["--purge", "open"], ..Default::default() };
     let mut system = System::start_as(setup, None);
     let mut client = system.hand_off().connect();
-    system.store.signal(nix::sys::signal::Signal::SIGSTOP);
+    system.store.signal(Signal::SIGSTOP);
     client.send(&post("/purge-payments", "Content-Length: 0\r\n", ""));
     (0..2).for_each(|api| system.until_done(api));
     system.take_over(true);
     system.apis[0].kill();
     system.apis[1].kill();
     assert_eq!(client.answer(false).map(|answer| answer.status), Err(End::Reset));
+}
+
+#[test]
+fn who_has_come_before_a_balancer_is_asked_to_end_is_answered() {
+    // Whether it looks at the signal or at the clients first is chance.
+    const ROUNDS: usize = 10;
+    const CLIENTS: usize = 20;
+    let mut failures = Failures::default();
+    for round in 0..ROUNDS {
+        let mut system = System::start();
+        let balancers = |system: &System, signal: Signal| {
+            system.lb.signal(signal);
+            system.hand_off.signal(signal);
+        };
+        balancers(&system, Signal::SIGSTOP);
+        system.until("they are stopped", |system| system.lb.is_stopped() && system.hand_off.is_stopped());
+        let come = |way: Way| {
+            let clients = (0..CLIENTS).map(|number| {
+                let mut client = way.connect();
+                client.send(&if number % 2 == 0 {
+                    get("/health")
+                } else {
+                    pay(payment(&fresh_id(), "19.90"))
+                });
+                client
+            });
+            let clients: Vec<Connection> = clients.collect();
+            (way, clients)
+        };
+        let all = [system.lb(), system.hand_off()].map(come);
+        // It is told once it goes on, when all of them wait to be accepted.
+        balancers(&system, Signal::SIGTERM);
+        balancers(&system, Signal::SIGCONT);
+        for (way, mut clients) in all {
+            let answers = clients.iter_mut().map(|client| client.answer(false).map(|answer| answer.status));
+            let failed: Vec<Result<u16, End>> =
+                answers.filter(|answer| !matches!(answer, Ok(200 | 202 | 503))).collect();
+            if let Some(first) = failed.first() {
+                let got = format!("{} without one, the first {first:?}", failed.len());
+                failures.note(&format!("{way} in round {round}"), format_args!("{CLIENTS} answers"), got);
+            }
+        }
+        system.lb.wait();
+        system.hand_off.wait();
+    }
+    failures.finish();
 }
 
 /// A message between two balancers that has a kind and nothing else.

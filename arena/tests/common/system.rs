@@ -299,6 +299,13 @@ impl Process {
         kill(Pid::from_raw(pid), signal).expect("the process is there");
     }
 
+    /// True while it is stopped: a signal that stops a process takes its time.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("its numbers");
+        // Its name, in brackets, may have spaces in it.
+        stat.rsplit(") ").next().is_some_and(|numbers| numbers.starts_with('T'))
+    }
+
     /// Memory that it really has and shares with nobody, in bytes: without the pages of its executable.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("its numbers");
