@@ -243,6 +243,23 @@ fn clients_stay_with_their_apis_when_the_balancer_ends() {
 }
 
 #[test]
+fn an_api_that_is_asked_to_end_without_a_balancer_answers_all_that_has_come() {
+    let mut system = System::start();
+    let (mut client, api) = one_client(&mut system);
+    system.store.signal(Signal::SIGSTOP);
+    client.send(&[pay(payment(&fresh_id(), "19.90")), pay(payment(&fresh_id(), "1"))].concat());
+    system.until_done(api);
+    system.hand_off.kill();
+    let mut other = system.api(api).connect();
+    assert_eq!(status(&mut other, &get("/nowhere")), Ok(404));
+    system.apis[api].signal(Signal::SIGTERM);
+    assert_eq!(other.end(), End::Closed, "all connections are told at once");
+    system.store.signal(Signal::SIGCONT);
+    let answers = [(); 2].map(|()| client.answer(false).map(|answer| answer.status));
+    assert_eq!(answers, [Ok(202), Ok(202)], "{}", system.logs());
+}
+
+#[test]
 fn a_stopped_api_blocks_nobody_else() {
     let mut system = System::start();
     system.apis[0].signal(Signal::SIGSTOP);
