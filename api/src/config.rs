@@ -33,7 +33,7 @@ pub struct Config {
     #[arg(long, env = "SOCKET_DIR", default_value = "/run/espora", global = true)]
     pub socket_dir: PathBuf,
     /// Name of this api: its socket is NAME.sock
-    #[arg(long = "name", env = "API_NAME", default_value = "api1", global = true, value_parser = name)]
+    #[arg(long = "name", env = "API_NAME", default_value = "api1", global = true, value_parser = wire::socket::api_name)]
     pub name: String,
     /// Where the default processor is
     #[arg(long, env = "PROCESSOR_DEFAULT_URL", default_value = "http://payment-processor-default:8080", value_parser = address)]
@@ -93,15 +93,6 @@ fn address(text: &str) -> Result<Address, String> {
     }
 }
 
-fn name(text: &str) -> Result<String, String> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    // The sockets of the other two lie in the same directory.
-    if text.is_empty() || ["lb", "store"].contains(&text) || !text.chars().all(is_plain) {
-        return Err("give letters, digits, - and _, and neither lb nor store".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,14 +104,6 @@ mod tests {
         assert_eq!(address("http://processor").unwrap().host_and_port(), ("processor".to_owned(), 80));
         for text in ["", "localhost:8001", "https://x:1", "http://x/payments", "http://"] {
             assert!(address(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_name_is_plain_and_not_that_of_another_process() {
-        assert_eq!(name("api-2_b").unwrap(), "api-2_b");
-        for text in ["", "lb", "store", "a/b", "api.control", "api 1"] {
-            assert!(name(text).is_err(), "{text}");
         }
     }
 }

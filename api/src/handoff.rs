@@ -37,9 +37,9 @@ struct Control {
 }
 
 impl Control {
-    /// Says it if there is room. What is not said shows at the end of the stream, a little later.
-    fn say(&self, message: Message) {
-        let send = || handoff::send(self.socket.as_fd(), &message.encode(), None);
+    /// Says that this api drains, if there is room. Without room the balancer hears of each client that is given back.
+    fn drain(&self) {
+        let send = || handoff::send(self.socket.as_fd(), &Message::Draining.encode(), None);
         let _ = self.socket.try_io(Interest::WRITABLE, send);
     }
 
@@ -47,6 +47,13 @@ impl Control {
     fn close(&self) {
         // One that is at its end already needs no other.
         let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
+    }
+
+    /// Waits until clients have been given back that the balancer does not know of, and tells it.
+    async fn tell(&self, source: Option<&Source>) -> io::Result<()> {
+        let Some(source) = source else { return Ok(()) };
+        source.until_unsent().await;
+        self.socket.async_io(Interest::WRITABLE, || source.send_unsent()).await
     }
 
     async fn receive(&self, bytes: &mut [u8; MESSAGE_BYTES_MAX]) -> io::Result<Received> {
@@ -99,21 +106,39 @@ impl HandOff {
 
     /// Takes the clients of one balancer until it ends. Those that it has handed off stay: nothing ends with it.
     async fn follow(self: &Rc<Self>, control: &Rc<Control>) -> io::Result<()> {
+        let mut source = None;
+        let ended = self.listen(control, &mut source).await;
+        if let Some(source) = source {
+            source.note_gone();
+        }
+        ended
+    }
+
+    async fn listen(
+        self: &Rc<Self>,
+        control: &Rc<Control>,
+        source: &mut Option<Rc<Source>>,
+    ) -> io::Result<()> {
         let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        let mut source: Option<Rc<Source>> = None;
         let mut bytes = [0; MESSAGE_BYTES_MAX];
         loop {
-            let received = control.receive(&mut bytes).await?;
+            let received = tokio::select! {
+                received = control.receive(&mut bytes) => received?,
+                told = control.tell(source.as_deref()), if source.is_some() => {
+                    told?;
+                    continue;
+                }
+            };
             if received.len == 0 {
                 return Ok(());
             }
-            match (Message::decode(&bytes[..received.len]), received.passed, &source) {
+            match (Message::decode(&bytes[..received.len]), received.passed, &*source) {
                 (Some(Message::Hello), Some(memory), None) => {
                     let socket = control.socket.as_fd().try_clone_to_owned()?;
-                    source = Some(Rc::new(Source { page: Page::open(memory)?, control: socket }));
+                    *source = Some(Rc::new(Source::new(Page::open(memory)?, socket)));
                 }
-                (Some(Message::Client(ticket)), None, Some(_)) if received.is_lost => {
-                    control.say(Message::Released(ticket));
+                (Some(Message::Client(ticket)), None, Some(source)) if received.is_lost => {
+                    source.give_back(ticket);
                 }
                 (Some(Message::Client(ticket)), Some(client), Some(source)) => {
                     let Some(place) = Place::new(Rc::clone(source), ticket) else {
@@ -141,11 +166,7 @@ impl HandOff {
 
     /// Asks the balancers for no more clients.
     pub fn drain(&self) {
-        self.controls
-            .borrow()
-            .iter()
-            .filter_map(Weak::upgrade)
-            .for_each(|control| control.say(Message::Draining));
+        self.controls.borrow().iter().filter_map(Weak::upgrade).for_each(|control| control.drain());
     }
 
     /// Tells the balancers that no client of theirs is here any more.

@@ -36,7 +36,7 @@ pub struct Config {
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:9999")]
     pub listen: SocketAddr,
     /// Names of the apis, separated by commas; the socket of each is NAME.sock
-    #[arg(long, env = "BACKENDS", default_value = "api1,api2", value_delimiter = ',', num_args = 1..)]
+    #[arg(long, env = "BACKENDS", default_value = "api1,api2", value_delimiter = ',', num_args = 1.., value_parser = wire::socket::api_name)]
     pub backends: Vec<String>,
     /// How clients get to the apis
     #[arg(long, env = "MODE", value_enum, default_value_t = Mode::Forward)]

@@ -268,6 +268,12 @@ impl<C> Copies<C> {
 
     // Apis.
 
+    /// There is one more. Tells which it is.
+    pub fn add_backend(&mut self) -> usize {
+        self.backends.push(Standing::default());
+        self.backends.len() - 1
+    }
+
     /// Its control socket is there.
     pub fn connect(&mut self, backend: usize) {
         self.backends[backend] = Standing { is_connected: true, ..Standing::default() };

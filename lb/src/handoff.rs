@@ -37,6 +37,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use wire::edge::{Edge, Refusal, Stream};
 use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Ticket, Word};
@@ -64,13 +65,24 @@ const ACCEPT_PAUSE_MS: u64 = 50;
 /// whether somebody is there, so a look costs a few microseconds.
 const TICK: Duration = Duration::from_millis(20);
 
+/// How long those who still wait when the balancer ends have for an api, or for the answer that there is none.
+const PLACE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// One api.
 #[derive(Debug)]
 struct Backend {
     name: String,
-    path: PathBuf,
+    /// Where it listens; `None` for one that only keeps what the balancer before this one gave it.
+    path: Option<PathBuf>,
     control: Option<OwnedFd>,
     handed_off: u64,
+}
+
+impl Backend {
+    /// True when it may come, and is not there.
+    fn is_missing(&self) -> bool {
+        self.path.is_some() && self.control.is_none()
+    }
 }
 
 /// What was counted.
@@ -138,7 +150,7 @@ impl HandOff {
             Some(Holdings { page, apis, clients }) => (page, apis, clients),
             None => (Page::create(connections_max)?, Vec::new(), Vec::new()),
         };
-        let backend = |(name, path)| Backend { name, path, control: None, handed_off: 0 };
+        let backend = |(name, path)| Backend { name, path: Some(path), control: None, handed_off: 0 };
         let backends: Vec<Backend> = backends.into_iter().map(backend).collect();
         let mut this = Self {
             controls: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -157,7 +169,7 @@ impl HandOff {
     }
 
     /// Goes on with the apis and the clients of the balancer before this one. An api that is none of ours keeps its
-    /// clients, and they end with it.
+    /// clients, gets no other, and is not connected to again.
     fn take_up(
         &mut self,
         apis: Vec<(String, OwnedFd, bool)>,
@@ -165,18 +177,20 @@ impl HandOff {
     ) -> io::Result<()> {
         let mut indices = Vec::new();
         for (name, control, drains) in apis {
-            let backend = self.backends.iter().position(|backend| backend.name == name);
-            if let Some(backend) = backend {
-                self.follow(backend, control)?;
-                if drains {
-                    self.copies.drain(backend);
-                }
+            let ours = self.backends.iter().position(|backend| backend.name == name);
+            let backend = ours.unwrap_or_else(|| {
+                self.backends.push(Backend { name, path: None, control: None, handed_off: 0 });
+                self.copies.add_backend()
+            });
+            self.follow(backend, control)?;
+            if drains || ours.is_none() {
+                self.copies.drain(backend);
             }
             indices.push(backend);
         }
         let clients = clients.into_iter().filter_map(|(ticket, api, copy)| match api {
             None => Some((ticket, None, copy)),
-            Some(api) => Some((ticket, Some((*indices.get(api)?)?), copy)),
+            Some(api) => Some((ticket, Some(*indices.get(api)?), copy)),
         });
         let (page, now_ms) = (&self.page, self.now_ms());
         self.copies.take_up(|slot| page.generation(slot), clients, now_ms);
@@ -230,7 +244,7 @@ impl HandOff {
     fn is_waiting(&self) -> bool {
         self.copies.waiting_len() > 0
             || self.paused_until_ms.is_some()
-            || self.backends.iter().any(|backend| backend.control.is_none())
+            || self.backends.iter().any(Backend::is_missing)
             || self.copies.backends().iter().any(|backend| backend.is_full)
     }
 
@@ -315,6 +329,30 @@ impl HandOff {
             }
         }
         false
+    }
+
+    /// Takes those who have come, all of them, for one last time.
+    pub fn accept_rest(&mut self) {
+        while !self.accept_some() && self.paused_until_ms.is_none() {}
+    }
+
+    /// Sees to it that those who wait with a request go to an api, or hear after a second that there is none.
+    pub async fn place_rest(this: &RefCell<Self>) {
+        let until = Instant::now() + PLACE_PATIENCE;
+        let mut tick = interval(TICK);
+        loop {
+            this.borrow_mut().tick();
+            // Who is refused now begins to be told.
+            yield_now().await;
+            let is_done = {
+                let this = this.borrow();
+                this.copies.waiting_len() == 0 && this.edge.refusing_len() == 0
+            };
+            if is_done || Instant::now() >= until {
+                return;
+            }
+            tick.tick().await;
+        }
     }
 
     /// Takes a client that another balancer has brought to rest.
@@ -402,7 +440,8 @@ impl HandOff {
     }
 
     fn connect(&mut self, backend: usize) -> io::Result<()> {
-        let control = handoff::connect_control(&self.backends[backend].path)?;
+        let Some(path) = &self.backends[backend].path else { return Ok(()) };
+        let control = handoff::connect_control(path)?;
         handoff::send(control.as_fd(), &Message::Hello.encode(), Some(self.page.memory()))?;
         self.follow(backend, control)?;
         tracing::info!("{} takes clients", self.backends[backend].name);
@@ -453,7 +492,7 @@ impl HandOff {
 
     fn tick(&mut self) {
         for backend in 0..self.backends.len() {
-            if self.backends[backend].control.is_none() {
+            if self.backends[backend].is_missing() {
                 // Nobody is there yet: the next tick asks again.
                 let _ = self.connect(backend);
             }

@@ -73,21 +73,29 @@ struct Forwarding {
 /// When the sockets cannot be used at all.
 pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let Start { sockets, holdings, predecessor } = start;
-    let balancer = Balancer::new(config, &sockets.clients, holdings)?;
-    let admin = UnixListener::from_std(sockets.admin.try_clone()?)?;
-    let control = UnixListener::from_std(sockets.control.try_clone()?.into())?;
-    if let Some(predecessor) = predecessor {
-        // Who does not go has ended, or goes on: two balancers would give each other's slots away.
-        let passage = match takeover::dismiss(predecessor).await {
-            Ok(passage) => passage,
-            Err(error) => {
+    let takes_over = predecessor.is_some();
+    let begin = async {
+        let balancer = Balancer::new(config, &sockets.clients, holdings)?;
+        let admin = UnixListener::from_std(sockets.admin.try_clone()?)?;
+        let control = UnixListener::from_std(sockets.control.try_clone()?.into())?;
+        if let Some(predecessor) = predecessor {
+            // Who does not go has ended, or goes on: two balancers would give each other's slots away.
+            let passage = takeover::dismiss(predecessor).await?;
+            let balancer = balancer.clone();
+            tokio::task::spawn_local(async move { balancer.take_clients(&passage).await });
+        }
+        Ok((balancer, admin, control))
+    };
+    let (balancer, admin, control) = match begin.await {
+        Ok(begun) => begun,
+        Err(error) => {
+            if takes_over {
+                // They are those of the balancer that goes on.
                 sockets.forget();
-                return Err(error);
             }
-        };
-        let balancer = balancer.clone();
-        tokio::task::spawn_local(async move { balancer.take_clients(&passage).await });
-    }
+            return Err(error);
+        }
+    };
     let mut shutdown = pin!(shutdown);
     let successor = loop {
         let applicant = tokio::select! {
@@ -104,19 +112,23 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
     };
     // New connections are not ours from here on: the next balancer, or nobody, takes them.
     match &successor {
-        None => drop((sockets, control, admin)),
+        None => {
+            // Those whom the kernel has taken for us are.
+            balancer.accept_rest(&sockets.clients);
+            drop((sockets, control, admin));
+        }
         Some(_) => {
             tracing::info!("another balancer has taken over");
             sockets.forget();
         }
     }
     tracing::info!("draining");
-    // Clients that were handed off stay with their apis.
-    if let Balancer::Forward(forwarding) = &balancer {
-        match successor {
-            Some(successor) => forwarding.pass_on(&successor).await,
-            None => forwarding.clients.drain(DRAIN_PATIENCE).await,
-        }
+    match (&balancer, successor) {
+        (Balancer::Forward(forwarding), Some(successor)) => forwarding.pass_on(&successor).await,
+        (Balancer::Forward(forwarding), None) => forwarding.clients.drain(DRAIN_PATIENCE).await,
+        // Clients that were handed off stay with their apis.
+        (Balancer::HandOff(hand_off), None) => HandOff::place_rest(hand_off).await,
+        (Balancer::HandOff(_), Some(_)) => (),
     }
     Ok(())
 }
@@ -155,6 +167,21 @@ impl Balancer {
                 Ok(())
             }
             Self::HandOff(hand_off) => HandOff::run(hand_off).await,
+        }
+    }
+
+    /// Takes those who have come, all of them.
+    fn accept_rest(&self, clients: &std::net::TcpListener) {
+        match self {
+            Self::Forward(forwarding) => {
+                while let Ok((client, _)) = clients.accept() {
+                    let stream = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client));
+                    if let Ok(stream) = stream {
+                        forwarding.take(stream);
+                    }
+                }
+            }
+            Self::HandOff(hand_off) => hand_off.borrow_mut().accept_rest(),
         }
     }
 

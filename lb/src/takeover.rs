@@ -33,9 +33,9 @@ use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 use wire::handoff::{
-    MESSAGE_BYTES_MAX, Page, Ticket, bind_control, connect_control, control_path, receive, send,
+    MESSAGE_BYTES_MAX, Page, Received, Ticket, bind_control, connect_control, control_path, receive, send,
 };
-use wire::socket::{self, Lock, backend_path};
+use wire::socket::{self, Lock, NAME_BYTES_MAX, backend_path};
 
 /// How long the other side may take for all of it: 20,000 descriptors take a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,9 +46,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Of these messages; the last byte is their version.
 const MAGIC: u32 = u32::from_le_bytes(*b"elb3");
 
-/// Of a name that fits into a message. An api with a longer one is connected to anew, without its clients.
-const NAME_BYTES_MAX: usize = MESSAGE_BYTES_MAX - HEAD_BYTES;
+/// Of a message before what has no fixed length.
 const HEAD_BYTES: usize = 20;
+
+const _: () = assert!(HEAD_BYTES + NAME_BYTES_MAX <= MESSAGE_BYTES_MAX);
 
 /// In the place of an api's index: the client waits.
 const NOBODY: u32 = u32::MAX;
@@ -157,6 +158,9 @@ impl Message {
     }
 }
 
+/// Why something that was sent is not there.
+const LOST: &str = "no descriptor is left for what the other balancer sends";
+
 /// The connection of two balancers.
 #[derive(Debug)]
 pub struct Passage(UnixStream);
@@ -173,17 +177,23 @@ impl Passage {
 
     /// `None` at the end of the stream.
     async fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
+        match self.receive_any().await? {
+            Some((_, received)) if received.is_lost => Err(io::Error::other(LOST)),
+            Some((message, received)) => Ok(Some((message, received.passed))),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, whether or not there was a descriptor left for what comes with it.
+    async fn receive_any(&self) -> io::Result<Option<(Message, Received)>> {
         let mut bytes = [0; MESSAGE_BYTES_MAX];
         let received = self.0.async_io(Interest::READABLE, || receive(self.0.as_fd(), &mut bytes)).await?;
         if received.len == 0 {
             return Ok(None);
         }
-        if received.is_lost {
-            return Err(io::Error::other("no descriptor is left for what the other balancer sends"));
-        }
         let message =
             Message::decode(&bytes[..received.len]).ok_or_else(|| malformed("another version's message"))?;
-        Ok(Some((message, received.passed)))
+        Ok(Some((message, received)))
     }
 
     /// The next client that the old balancer has brought to rest. `None` when there are no more.
@@ -191,10 +201,14 @@ impl Passage {
     /// # Errors
     /// When the old one is gone in another way.
     pub async fn next_client(&self) -> io::Result<Option<OwnedFd>> {
-        match self.receive().await? {
-            Some((Message::Client, Some(client))) => Ok(Some(client)),
-            None => Ok(None),
-            Some(_) => Err(malformed("not a client")),
+        loop {
+            match self.receive_any().await? {
+                Some((Message::Client, Received { passed: Some(client), .. })) => return Ok(Some(client)),
+                // Its connection is over; the others are not.
+                Some((Message::Client, Received { is_lost: true, .. })) => tracing::warn!("{LOST}: a client"),
+                None => return Ok(None),
+                Some(_) => return Err(malformed("not a client")),
+            }
         }
     }
 
@@ -357,10 +371,8 @@ impl Sockets {
             passage.send(&Message::Page, Some(held.page().memory())).await?;
             let mut sent = Vec::new();
             for (api, name, control, drains) in held.apis() {
-                if name.len() <= NAME_BYTES_MAX {
-                    passage.send(&Message::Api(name.to_owned(), drains), Some(control.as_fd())).await?;
-                    sent.push(api);
-                }
+                passage.send(&Message::Api(name.to_owned(), drains), Some(control.as_fd())).await?;
+                sent.push(api);
             }
             for (ticket, api, copy) in held.clients() {
                 let api = match api {

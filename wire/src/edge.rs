@@ -47,7 +47,7 @@ pub use stream::Stream;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Connections that one process serves at a time unless told otherwise (`CONNECTIONS_MAX`).
 pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
@@ -86,6 +86,9 @@ pub const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection may be silent between requests, or before the first one.
 pub const IDLE_PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a connection that has just been made, and has sent nothing yet, has for that when a process ends.
+const FRESH_PATIENCE: Duration = Duration::from_millis(100);
+
 /// What a client is told that waits for a word before it sends its body.
 const WORD: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -110,6 +113,8 @@ pub struct Edge {
     connections_max: usize,
     turned_away: Cell<usize>,
     last_order: Cell<Option<Last>>,
+    /// The first request of a connection that has just been made may still be on its way, and is waited for.
+    waits_for_fresh: Cell<bool>,
     heir: RefCell<Option<Heir>>,
     empty: Notify,
 }
@@ -125,7 +130,7 @@ enum Last {
 
 impl Last {
     fn order(self, connection: &Connection) -> Order {
-        if self == Self::Release || connection.is_handed_off() { Order::Release } else { Order::Drain }
+        if self == Self::Release || connection.has_balancer() { Order::Release } else { Order::Drain }
     }
 }
 
@@ -177,6 +182,7 @@ impl Edge {
             connections_max,
             turned_away: Cell::new(0),
             last_order: Cell::new(None),
+            waits_for_fresh: Cell::new(false),
             heir: RefCell::default(),
             empty: Notify::new(),
         }
@@ -192,6 +198,12 @@ impl Edge {
     #[must_use]
     pub fn handed_off_len(&self) -> usize {
         self.connections.borrow().values().filter(|connection| connection.is_handed_off()).count()
+    }
+
+    /// Clients that are told now that they are not served.
+    #[must_use]
+    pub fn refusing_len(&self) -> usize {
+        self.turned_away.get()
     }
 
     /// True when none is.
@@ -308,6 +320,9 @@ impl Edge {
                         // What has come whole is answered.
                         Order::Drain => match connection.poll_event(cx) {
                             Poll::Ready(Ok(event @ Event::Request(_))) => work(event),
+                            Poll::Pending if self.waits_for_fresh.get() && connection.is_fresh() => {
+                                return connection.poll_ordered(cx).map(|_| Step::GoOn);
+                            }
                             _ => Step::Over(Outcome::Answered),
                         },
                         Order::End => Step::Over(Outcome::Ended),
@@ -405,20 +420,31 @@ impl Edge {
     }
 
     async fn end_all(&self, last: Last, patience: Duration) {
+        let until = Instant::now() + patience;
         // The runtime looks once more at what has come.
         yield_now().await;
         self.last_order.set(Some(last));
+        self.waits_for_fresh.set(true);
+        self.order_all(last);
+        if timeout(FRESH_PATIENCE.min(patience), self.until_empty()).await.is_err() {
+            self.waits_for_fresh.set(false);
+            self.order_all(last);
+            let _ = timeout_at(until, self.until_empty()).await;
+        }
+    }
+
+    fn order_all(&self, last: Last) {
         for connection in self.connections.borrow().values() {
             connection.order(last.order(connection));
         }
-        let empty = async {
-            let mut notified = pin!(self.empty.notified());
-            notified.as_mut().enable();
-            if !self.is_empty() {
-                notified.await;
-            }
-        };
-        let _ = timeout(patience, empty).await;
+    }
+
+    async fn until_empty(&self) {
+        let mut notified = pin!(self.empty.notified());
+        notified.as_mut().enable();
+        if !self.is_empty() {
+            notified.await;
+        }
     }
 
     /// Tells a client why it is not served, and closes.
@@ -477,7 +503,9 @@ where
             }
             let asker = Asker { is_head: request.method == Method::HEAD, is_old };
             let mut reply = handler(request).await;
-            reply.close |= is_last || connection.current_order() == Order::Drain;
+            // What has come behind it is answered before the end.
+            let is_drained = connection.current_order() == Order::Drain && !connection.has_more();
+            reply.close |= is_last || is_drained;
             (reply, asker)
         }
     };
@@ -690,7 +718,7 @@ mod tests {
     async fn a_client_that_was_given_to_another_process_is_neither_answered_nor_closed() {
         let page = Page::create(1).unwrap();
         let control = page.memory().try_clone_to_owned().unwrap();
-        let source = Rc::new(Source { page, control });
+        let source = Rc::new(Source::new(page, control));
         let ticket = Ticket { slot: 0, generation: 1 };
         source.page.offer(ticket);
         let place = Place::new(Rc::clone(&source), ticket).unwrap();

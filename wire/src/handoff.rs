@@ -39,6 +39,8 @@ use nix::sys::socket::{
     bind, connect, listen, recvmsg, sendmsg, socket,
 };
 use nix::unistd::ftruncate;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroUsize;
@@ -47,6 +49,7 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use tokio::sync::Notify;
 
 /// Of these messages, so that another program's are noticed.
 const MAGIC: u32 = u32::from_le_bytes(*b"esp2");
@@ -371,10 +374,63 @@ impl Drop for Page {
 /// The balancer that clients come from, as an api knows it.
 #[derive(Debug)]
 pub struct Source {
-    /// The words of its clients.
-    pub page: Page,
-    /// Its control socket.
-    pub control: OwnedFd,
+    pub(crate) page: Page,
+    control: OwnedFd,
+    /// Clients that are given back and for which the control socket had no room.
+    unsent: RefCell<VecDeque<Ticket>>,
+    has_unsent: Notify,
+    is_gone: Cell<bool>,
+}
+
+impl Source {
+    /// A balancer that is there, by the words of its clients and its control socket.
+    #[must_use]
+    pub fn new(page: Page, control: OwnedFd) -> Self {
+        Self {
+            page,
+            control,
+            unsent: RefCell::default(),
+            has_unsent: Notify::new(),
+            is_gone: Cell::new(false),
+        }
+    }
+
+    /// Gives a client back, at once or when there is room for saying so ([`Self::until_unsent`]).
+    pub fn give_back(&self, ticket: Ticket) {
+        self.unsent.borrow_mut().push_back(ticket);
+        if self.send_unsent().is_err() {
+            self.has_unsent.notify_one();
+        }
+    }
+
+    /// Waits until a client has been given back of which the balancer has not been told.
+    pub async fn until_unsent(&self) {
+        while self.unsent.borrow().is_empty() {
+            self.has_unsent.notified().await;
+        }
+    }
+
+    /// Tells of those who have been given back.
+    ///
+    /// # Errors
+    /// `WouldBlock` while there is no room for all of them; another one when the balancer is gone.
+    pub fn send_unsent(&self) -> io::Result<()> {
+        let mut unsent = self.unsent.borrow_mut();
+        while let Some(&ticket) = unsent.front() {
+            match send(self.control.as_fd(), &Message::Released(ticket).encode(), None) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                // Nobody is left to be told.
+                Err(_) => unsent.clear(),
+                Ok(()) => drop(unsent.pop_front()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Its stream is at its end: nobody takes a client back.
+    pub fn note_gone(&self) {
+        self.is_gone.set(true);
+    }
 }
 
 /// An api's right to one client.
@@ -392,10 +448,15 @@ impl Place {
         Some(Self { source, ticket })
     }
 
-    /// Gives the client back, at rest and out of our epoll. If there is no room for saying so, the balancer hears of it
-    /// at the end of the stream.
+    /// Gives the client back, at rest and out of our epoll.
     pub fn release(self) {
-        let _ = send(self.source.control.as_fd(), &Message::Released(self.ticket).encode(), None);
+        self.source.give_back(self.ticket);
+    }
+
+    /// True while there is a balancer to give it back to.
+    #[must_use]
+    pub fn has_balancer(&self) -> bool {
+        !self.source.is_gone.get()
     }
 
     /// Says that the client is going to be answered, or bytes of it to be taken. False when the client is another one's by now.
@@ -431,6 +492,7 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::socketpair;
     use std::os::unix::net::UnixStream;
 
     const TICKET: Ticket = Ticket { slot: 7, generation: 3 };
@@ -455,7 +517,37 @@ mod tests {
         let ours = Page::create(200).unwrap();
         let page = Page::open(ours.memory().try_clone_to_owned().unwrap()).unwrap();
         let control = ours.memory().try_clone_to_owned().unwrap();
-        (ours, Rc::new(Source { page, control }))
+        (ours, Rc::new(Source::new(page, control)))
+    }
+
+    #[tokio::test]
+    async fn who_is_given_back_while_there_is_no_room_is_told_of_later() {
+        const CLIENTS: u32 = 2_000;
+        let page = Page::create(CLIENTS as usize).unwrap();
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let source = Source::new(page, ours);
+        (0..CLIENTS).for_each(|slot| source.give_back(Ticket { slot, generation: 1 }));
+        let mut bytes = [0; MESSAGE_BYTES_MAX];
+        let mut heard = 0;
+        loop {
+            match receive(theirs.as_fd(), &mut bytes) {
+                Ok(Received { len, .. }) => {
+                    let ticket = Ticket { slot: heard, generation: 1 };
+                    assert_eq!(Message::decode(&bytes[..len]), Some(Message::Released(ticket)));
+                    heard += 1;
+                }
+                Err(_) if heard == CLIENTS => break,
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    source.until_unsent().await;
+                    let _ = source.send_unsent();
+                }
+            }
+        }
+        drop(theirs);
+        source.give_back(TICKET);
+        assert!(source.unsent.borrow().is_empty(), "nobody is left to be told");
     }
 
     #[test]

@@ -15,6 +15,23 @@ use std::path::{Path, PathBuf};
 /// Owner and group may connect; the group is the one uid that all services share.
 const SOCKET_MODE: u32 = 0o660;
 
+/// The longest name of an api, in bytes: it fits into a message between two balancers.
+pub const NAME_BYTES_MAX: usize = 44;
+
+/// The name of an api, if it can be one.
+///
+/// # Errors
+/// What a name has to be.
+pub fn api_name(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    // The sockets of the other two lie in the same directory.
+    let is_taken = ["lb", "store"].contains(&text);
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || is_taken || !text.chars().all(is_plain) {
+        return Err(format!("give 1 to {NAME_BYTES_MAX} letters, digits, - and _, and neither lb nor store"));
+    }
+    Ok(text.to_owned())
+}
+
 /// The store's socket in `dir`.
 #[must_use]
 pub fn store_path(dir: &Path) -> PathBuf {
@@ -87,5 +104,20 @@ pub fn raise_descriptor_limit() -> u64 {
             }
         }
         Err(_) => 1_024,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_plain_and_short_and_not_that_of_another_process() {
+        assert_eq!(api_name("api-2_b").unwrap(), "api-2_b");
+        let long = "a".repeat(NAME_BYTES_MAX + 1);
+        assert!(api_name(&long[1..]).is_ok());
+        for text in ["", "lb", "store", "a/b", "api.control", "api 1", &long] {
+            assert!(api_name(text).is_err(), "{text}");
+        }
     }
 }

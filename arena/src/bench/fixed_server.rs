@@ -296,7 +296,7 @@ impl Balancer {
         match (Message::decode(&message[..len]), passed) {
             (Some(Message::Hello), Some(memory)) => {
                 let control = self.control.try_clone()?;
-                self.source = Some(Rc::new(Source { page: Page::open(memory)?, control }));
+                self.source = Some(Rc::new(Source::new(Page::open(memory)?, control)));
                 Ok(None)
             }
             (Some(Message::Client(ticket)), Some(fd)) => {

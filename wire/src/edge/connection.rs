@@ -86,6 +86,7 @@ pub(super) struct Connection {
     untaken: Cell<usize>,
     is_consumed: Cell<bool>,
     is_over: Cell<bool>,
+    is_fresh: Cell<bool>,
 }
 
 impl Connection {
@@ -103,6 +104,7 @@ impl Connection {
             untaken: Cell::new(0),
             is_consumed: Cell::new(false),
             is_over: Cell::new(false),
+            is_fresh: Cell::new(true),
         }
     }
 
@@ -140,6 +142,21 @@ impl Connection {
 
     pub(super) fn is_handed_off(&self) -> bool {
         self.place.is_some()
+    }
+
+    /// It can go back to where it came from.
+    pub(super) fn has_balancer(&self) -> bool {
+        self.place.as_ref().is_some_and(Place::has_balancer)
+    }
+
+    /// No request of it has come, and nobody knows whether one is on its way.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.is_fresh.get() && self.phase.get() == Phase::Idle
+    }
+
+    /// More has come than the request at hand.
+    pub(super) fn has_more(&self) -> bool {
+        self.reader.borrow().held_len() > 0
     }
 
     /// Another process can have it: it is at rest, or only looked at, and nobody works on an answer.
@@ -233,6 +250,7 @@ impl Connection {
 
     /// Its request goes to a handler, which may take its time.
     pub(super) fn on_request(&self) {
+        self.is_fresh.set(false);
         self.phase.set(Phase::Handling);
     }
 
