@@ -42,7 +42,7 @@ pub struct Config {
     #[arg(long, env = "PROCESSOR_FALLBACK_URL", default_value = "http://payment-processor-fallback:8080", value_parser = address)]
     pub processor_fallback_url: Address,
     /// Calls to the processors that this api carries at once, 1 to 1000
-    #[arg(long, env = "CALLS_MAX", default_value_t = 768, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    #[arg(long, env = "CALLS_MAX", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub calls_max: u16,
     /// Who may call POST /purge-payments
     #[arg(long, env = "PURGE", value_enum, default_value_t = Purge::Off)]

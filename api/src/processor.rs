@@ -13,6 +13,7 @@ use hyper::{Method, Request};
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -48,7 +49,7 @@ pub struct Answering(pool::Answering);
 pub struct Processor {
     address: Address,
     host: HeaderValue,
-    resolved: Mutex<Option<(SocketAddr, Instant)>>,
+    resolved: Mutex<Option<(Rc<[SocketAddr]>, Instant)>>,
     pool: Pool,
 }
 
@@ -113,8 +114,8 @@ impl Processor {
 
     async fn connect(&self) -> io::Result<TcpStream> {
         let connecting = async {
-            let address = self.resolve().await?;
-            TcpStream::connect(address).await
+            let addresses = self.resolve().await?;
+            TcpStream::connect(&*addresses).await
         };
         let connected = tokio::time::timeout(CONNECT_PATIENCE, connecting).await;
         let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
@@ -124,18 +125,22 @@ impl Processor {
         Ok(stream)
     }
 
-    /// Where the processor is now. Connections that are made together share one answer of the resolver.
-    async fn resolve(&self) -> io::Result<SocketAddr> {
+    /// Where the processor is now, each address that its name has. Connections that are made together share one answer of
+    /// the resolver.
+    async fn resolve(&self) -> io::Result<Rc<[SocketAddr]>> {
         let mut resolved = self.resolved.lock().await;
-        if let Some((address, at)) = *resolved
+        if let Some((addresses, at)) = &*resolved
             && at.elapsed() < RESOLVED_FOR
         {
-            return Ok(address);
+            return Ok(Rc::clone(addresses));
         }
         let (host, port) = self.address.host_and_port();
-        let found = tokio::net::lookup_host((host.as_str(), port)).await?.next();
-        *resolved = found.map(|address| (address, Instant::now()));
-        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+        let found: Rc<[SocketAddr]> = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
+        if found.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        *resolved = Some((Rc::clone(&found), Instant::now()));
+        Ok(found)
     }
 
     /// Gives a connection back for the next call, once what is left of the answer is read. One whose answer is too long
@@ -202,4 +207,22 @@ fn health(body: &[u8]) -> Option<Health> {
     }
     let words: Words = sonic_rs::from_slice(body).ok()?;
     Some(Health::Answered { failing: words.failing, min_response_ms: words.min_response_time })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[tokio::test]
+    async fn a_processor_that_has_two_addresses_is_found_at_the_second() {
+        let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (gone, there) = (bind(), bind());
+        let addresses: Rc<[SocketAddr]> = [&gone, &there].map(|bound| bound.local_addr().unwrap()).into();
+        drop(gone);
+        let authority = "processor:8080".parse().unwrap();
+        let processor = Processor::new(Address { authority });
+        *processor.resolved.lock().await = Some((Rc::clone(&addresses), Instant::now()));
+        assert_eq!(processor.connect().await.unwrap().peer_addr().unwrap(), addresses[1]);
+    }
 }

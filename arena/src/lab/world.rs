@@ -28,7 +28,7 @@ use wire::{Bounds, PaymentId, PerProcessor, Processor as Name, Timestamp};
 const APIS: usize = 2;
 
 /// Calls that one api carries (`CALLS_MAX`).
-const CALLS_MAX: u16 = 768;
+const CALLS_MAX: u16 = 1_000;
 
 /// What an api takes to begin a call: batches of leases become a row of calls.
 const BEGIN_US: u64 = 30;
