@@ -33,7 +33,7 @@ const REST_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest answer that is read. A processor's own has a hundred bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// Connections kept without a call. As many as calls may be out; Kestrel closes them after 130 s by itself.
+/// Connections kept without a call. Half of the calls that may be out; Kestrel closes them after 130 s by itself.
 const IDLE_MAX: usize = 512;
 
 /// How long a health call may hang: two windows of its limiter (CONTRACT section 2) and some.
@@ -113,12 +113,16 @@ impl Processor {
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
-        let connecting = async {
-            let addresses = self.resolve().await?;
-            TcpStream::connect(&*addresses).await
-        };
-        let connected = tokio::time::timeout(CONNECT_PATIENCE, connecting).await;
-        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let addresses = in_time(CONNECT_PATIENCE, self.resolve()).await?;
+        let patience = CONNECT_PATIENCE / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        let mut connected = Err(io::ErrorKind::NotFound.into());
+        for address in &*addresses {
+            connected = in_time(patience, TcpStream::connect(address)).await;
+            if connected.is_ok() {
+                break;
+            }
+        }
+        let stream = connected?;
         stream.set_nodelay(true)?;
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
         socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
@@ -188,6 +192,10 @@ impl Answering {
     pub fn answer<'a>(&self, body: Option<&'a [u8]>) -> Answer<'a> {
         Answer { status: self.status(), content_length: self.content_length(), body }
     }
+}
+
+async fn in_time<T>(patience: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn payment(lease: &Lease) -> String {

@@ -4,7 +4,6 @@ mod common;
 
 use common::client::Connection;
 use common::system::{READY_TIMEOUT, System};
-use common::table::Failures;
 use common::{fresh_id, get, pay, payment};
 use nix::sys::signal::Signal;
 
@@ -55,27 +54,6 @@ fn an_api_that_is_stopped_is_passed_over_until_it_answers_again() {
     assert_eq!(lb_metric(&system, "lb_retries_total"), 0, "none of them was sent to it");
     system.apis[0].signal(Signal::SIGCONT);
     system.until("it is believed again", |system| lb_metric(system, suspect) == 0);
-}
-
-#[test]
-fn who_connects_before_an_api_is_asked_to_end_is_answered() {
-    const ROUNDS: usize = 12;
-    let mut system = System::start();
-    let mut failures = Failures::default();
-    for round in 0..ROUNDS {
-        // As a balancer does, whose request comes right after that unless somebody else gets the processor first.
-        let mut balancer = system.api(0).connect();
-        let drains = |system: &System| system.apis[0].log().matches("draining").count();
-        let before = drains(&system);
-        system.apis[0].signal(Signal::SIGTERM);
-        system.until("it drains", |system| drains(system) > before);
-        let paid = balancer.ask(&pay(payment(&fresh_id(), "19.90"))).map(|answer| answer.status);
-        failures.equal(&format!("round {round}"), Ok(202), paid);
-        drop(balancer);
-        system.apis[0].wait();
-        system.start_api_again(0);
-    }
-    failures.finish();
 }
 
 #[test]

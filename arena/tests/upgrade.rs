@@ -169,6 +169,9 @@ fn clients_of_an_api_that_the_next_balancer_is_not_told_of_are_served_on() {
     for (number, client) in old.iter_mut().enumerate() {
         failures.equal(&format!("client {number} of the old one"), Ok(202), pays(client));
     }
+    // Back to the other one.
+    system.take_over_for(true, "api1");
+    failures.equal("who comes then", Ok(202), pays(&mut system.hand_off().connect()));
     failures.finish();
 }
 

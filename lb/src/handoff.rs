@@ -101,7 +101,8 @@ pub struct Counts {
 pub struct HandOff {
     /// Watches the apis; the runtime watches it.
     controls: Epoll,
-    listener: Rc<TcpListener>,
+    /// Where clients come, as long as they do.
+    listener: Option<Rc<TcpListener>>,
     /// Until when nothing is accepted.
     paused_until_ms: Option<u64>,
     page: Page,
@@ -154,7 +155,7 @@ impl HandOff {
         let backends: Vec<Backend> = backends.into_iter().map(backend).collect();
         let mut this = Self {
             controls: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            listener,
+            listener: Some(listener),
             paused_until_ms: None,
             copies: Copies::new(page.slots(), backends.len()),
             page,
@@ -202,10 +203,13 @@ impl HandOff {
     /// # Errors
     /// When the runtime cannot watch the listener or the apis.
     pub async fn run(this: &RefCell<Self>) -> io::Result<()> {
-        // SAFETY: neither the epoll nor the listener of `this` is ever replaced, and `this` outlives this function.
+        let clients = this.borrow().listener.clone().ok_or(io::ErrorKind::NotConnected)?;
+        // SAFETY: the epoll of `this` is never replaced, and `this` outlives this function, as `clients` does.
         let (controls, listener) = unsafe {
-            let this = this.borrow();
-            (Watched::register(this.controls.0.as_raw_fd())?, Watched::register(this.listener.as_raw_fd())?)
+            (
+                Watched::register(this.borrow().controls.0.as_raw_fd())?,
+                Watched::register(clients.as_raw_fd())?,
+            )
         };
         let mut tick = interval(TICK);
         let mut reap = interval(REAP_INTERVAL);
@@ -312,9 +316,10 @@ impl HandOff {
     }
 
     fn accept_some(&mut self) -> bool {
+        let Some(listener) = self.listener.as_ref().map(|listener| listener.as_raw_fd()) else { return true };
         for _ in 0..ACCEPTS_MAX {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            match accept4(self.listener.as_raw_fd(), flags) {
+            match accept4(listener, flags) {
                 // SAFETY: the kernel has just made it for us.
                 Ok(fd) => self.admit(unsafe { OwnedFd::from_raw_fd(fd) }),
                 Err(Errno::EAGAIN) => return true,
@@ -334,6 +339,7 @@ impl HandOff {
     /// Takes those who have come, all of them, for one last time.
     pub fn accept_rest(&mut self) {
         while !self.accept_some() && self.paused_until_ms.is_none() {}
+        self.listener = None;
     }
 
     /// Sees to it that those who wait with a request go to an api, or hear after a second that there is none.
@@ -341,7 +347,12 @@ impl HandOff {
         let until = Instant::now() + PLACE_PATIENCE;
         let mut tick = interval(TICK);
         loop {
-            this.borrow_mut().tick();
+            {
+                let mut this = this.borrow_mut();
+                // Who ends at the same time gives clients back.
+                let _ = this.listen_to_apis();
+                this.tick();
+            }
             // Who is refused now begins to be told.
             yield_now().await;
             let is_done = {
@@ -526,7 +537,9 @@ impl Held for HandOff {
     fn apis(&self) -> impl Iterator<Item = (usize, &str, &OwnedFd, bool)> {
         self.backends.iter().zip(self.copies.backends()).enumerate().filter_map(
             |(at, (backend, standing))| {
-                Some((at, backend.name.as_str(), backend.control.as_ref()?, standing.is_draining))
+                // One that only we do not want any more may be wanted by the next one.
+                let drains = backend.path.is_some() && standing.is_draining;
+                Some((at, backend.name.as_str(), backend.control.as_ref()?, drains))
             },
         )
     }

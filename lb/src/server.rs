@@ -174,10 +174,16 @@ impl Balancer {
     fn accept_rest(&self, clients: &std::net::TcpListener) {
         match self {
             Self::Forward(forwarding) => {
-                while let Ok((client, _)) = clients.accept() {
-                    let stream = client.set_nonblocking(true).and_then(|()| TcpStream::from_std(client));
-                    if let Ok(stream) = stream {
-                        forwarding.take(stream);
+                loop {
+                    let stream = clients.accept().and_then(|(client, _)| {
+                        client.set_nonblocking(true)?;
+                        TcpStream::from_std(client)
+                    });
+                    match stream {
+                        Ok(stream) => forwarding.take(stream),
+                        // The client has gone before it was accepted.
+                        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => (),
+                        Err(_) => return,
                     }
                 }
             }

@@ -98,16 +98,15 @@ fn one_unclear(chance: u64) -> (Store, PaymentId) {
 
 #[test]
 fn a_missing_row_proves_nothing_where_a_post_finds_no_processor_either() {
-    let absent = |lease: &Lease, post| match lease.kind {
-        CallKind::Get => Some(Outcome::Absent),
-        CallKind::Post => Some(post),
-    };
     let (mut store, id) = one_unclear(1);
-    let calls = store.live_ms(60_000, |lease| absent(lease, Outcome::Misaddressed));
+    let answer = |lease: &Lease, get, post| Some(if lease.kind == CallKind::Get { get } else { post });
+    // Whatever its first attempt did is long over.
+    store.live_ms(50_000, |lease| answer(lease, Outcome::Unclear, Outcome::Failing));
+    let calls = store.live_ms(60_000, |lease| answer(lease, Outcome::Absent, Outcome::Misaddressed));
     assert!(calls.iter().any(|lease| lease.kind == CallKind::Get && lease.id == id), "it was asked for");
     assert!(!store.may_move(id), "a proxy says 404 to everything");
     // The processor is there again, and fails.
-    store.live_ms(40_000, |lease| absent(lease, Outcome::Failing));
+    store.live_ms(3_000, |lease| answer(lease, Outcome::Absent, Outcome::Failing));
     assert!(store.may_move(id), "now it is its own word that there is no row");
 }
 
@@ -156,4 +155,34 @@ fn many_pinned_payments_are_asked_for_in_turn_and_never_a_load() {
     let asked: BTreeSet<PaymentId> = calls.iter().map(|lease| lease.id).collect();
     assert!(asked.len() >= PINNED, "{} of {PINNED} were asked for", asked.len());
     assert!(calls.len() as u64 <= SECONDS * 200 + 1, "{} in {SECONDS} s", calls.len());
+}
+
+#[test]
+fn those_that_are_only_asked_for_are_asked_for_while_nothing_else_happens() {
+    const SURPRISED: usize = 100;
+    let mut store = Store::start(1);
+    let row_of_others = |lease: &Lease| match lease.kind {
+        CallKind::Get => Some(Outcome::Absent),
+        CallKind::Post => Some(Outcome::Duplicate),
+    };
+    let begun: Vec<Lease> = (0..SURPRISED).flat_map(|_| store.pay()).collect();
+    for lease in begun {
+        store.report(lease, Outcome::Duplicate);
+    }
+    store.live_ms(1_000, row_of_others);
+    let mut asked = BTreeSet::new();
+    let until_us = store.us + 2_000_000;
+    let mut open: Vec<Lease> = Vec::new();
+    while store.us < until_us {
+        // Nobody speaks but to answer, a millisecond later.
+        store.us += if open.is_empty() { store.core.next_call_us() } else { 1_000 };
+        let mut begun = Vec::new();
+        for lease in open.drain(..) {
+            begun.extend(store.report(lease, Outcome::Absent));
+        }
+        begun.extend(store.turn(None));
+        asked.extend(begun.iter().filter(|lease| lease.kind == CallKind::Get).map(|lease| lease.id));
+        open = begun;
+    }
+    assert!(asked.len() >= SURPRISED, "{} of {SURPRISED} were asked for", asked.len());
 }

@@ -313,7 +313,8 @@ impl Edge {
             let work = |event| Step::Answer(Box::pin(answer(connection, event, handler)));
             let step = poll_fn(|cx| {
                 if let Poll::Ready(order) = connection.poll_ordered(cx) {
-                    return Poll::Ready(match order {
+                    let is_bereft = connection.is_handed_off() && !connection.has_balancer();
+                    return Poll::Ready(match if is_bereft { order.without_release() } else { order } {
                         Order::Release if connection.is_releasable() => Step::Over(Outcome::Released),
                         // It is told again once it is at rest.
                         Order::GoOn | Order::Release => Step::GoOn,
@@ -712,6 +713,26 @@ mod tests {
             answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("connection: close"),
             "{answer}"
         );
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn who_has_just_come_has_a_moment_for_its_first_request_when_a_process_ends() {
+        let edge = Rc::new(Edge::new(2));
+        let mut both = clients(&edge, 2);
+        let (mut silent, mut late) = (both.remove(0), both.remove(0));
+        let write = async {
+            sleep(FRESH_PATIENCE / 2).await;
+            late.write_all(REQUEST).unwrap();
+        };
+        tokio::join!(edge.drain(Duration::from_secs(5)), write);
+        assert!(edge.is_empty());
+        let mut answers = [String::new(), String::new()];
+        for (client, answer) in [&mut late, &mut silent].into_iter().zip(&mut answers) {
+            client.set_nonblocking(true).unwrap();
+            let _ = client.read_to_string(answer);
+        }
+        assert!(answers[0].starts_with("HTTP/1.1 200 OK\r\n") && answers[0].contains("connection: close"));
+        assert_eq!(answers[1], "");
     }
 
     #[tokio::test(flavor = "local")]

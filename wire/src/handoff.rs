@@ -376,7 +376,7 @@ impl Drop for Page {
 pub struct Source {
     pub(crate) page: Page,
     control: OwnedFd,
-    /// Clients that are given back and for which the control socket had no room.
+    /// Clients that are given back and for which the control socket had no room: as many as the page has slots.
     unsent: RefCell<VecDeque<Ticket>>,
     has_unsent: Notify,
     is_gone: Cell<bool>,

@@ -88,11 +88,15 @@ impl Core {
     /// Asks what became of payments that are pinned to a processor which does not take posts now: `GET` has neither
     /// its delay nor its failure flag (CONTRACT section 2). A surprised payment is only ever asked for.
     fn inquire(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
+        self.inquires_soon[processor] = false;
         if self.ledger.queue.bound_len(processor) == 0 && self.only_asked_for.is_empty() {
             return;
         }
         let (last, last_us) = self.last_inquiry[processor];
-        if self.calls.inquiries_len(processor) >= INQUIRIES_MAX || now.us < last_us + INQUIRY_GAP_US {
+        // Else the end of one brings the next turn.
+        let has_room = self.calls.inquiries_len(processor) < INQUIRIES_MAX;
+        self.inquires_soon[processor] = has_room;
+        if !has_room || now.us < last_us + INQUIRY_GAP_US {
             return;
         }
         // They go round, so that those of many who were asked for long ago have their turn.
@@ -104,7 +108,10 @@ impl Core {
                 && self.inquired_us.get(ordinal).is_none_or(due)
                 && !flight.unanswered.iter().any(|at| self.calls.is_open(processor, *at))
         });
-        let Some((&ordinal, flight)) = pinned.next() else { return };
+        let Some((&ordinal, flight)) = pinned.next() else {
+            self.inquires_soon[processor] = false;
+            return;
+        };
         let requested_at = flight.requested_at;
         let Some(api) = self.apis.pick(effects) else { return };
         let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));

@@ -124,12 +124,17 @@ pub struct Core {
     inquired_us: BTreeMap<Ordinal, u64>,
     /// The last payment that was asked for at a processor, and when.
     last_inquiry: PerProcessor<(Ordinal, u64)>,
+    /// One more may be asked for as soon as that is long enough ago.
+    inquires_soon: PerProcessor<bool>,
     /// Payments in flight that are not posted again, only asked for.
     only_asked_for: BTreeSet<Ordinal>,
     /// Leases that were too old when they arrived: the next one of that payment is sent whatever its age.
     late: BTreeSet<Ordinal>,
-    /// Whether the last `POST` that tells found something else than a processor at its address.
-    is_astray: PerProcessor<bool>,
+    /// When a row was first missing of a payment whose attempts are long over. It counts once a `POST` that began later has
+    /// found a processor at that address.
+    absent_us: BTreeMap<Ordinal, u64>,
+    /// When the youngest `POST` began that found one.
+    found_us: PerProcessor<u64>,
     /// When an attempt got an answer that proves nothing.
     unclear_us: BTreeMap<(Ordinal, AttemptId), u64>,
     /// The last canary among the payments that only this processor may get, and whether the next one is free.
@@ -169,9 +174,11 @@ impl Core {
             apis: Apis::default(),
             inquired_us: BTreeMap::new(),
             last_inquiry: PerProcessor([(Ordinal(0), 0); 2]),
+            inquires_soon: PerProcessor::default(),
             only_asked_for: BTreeSet::new(),
             late: BTreeSet::new(),
-            is_astray: PerProcessor::default(),
+            absent_us: BTreeMap::new(),
+            found_us: PerProcessor::default(),
             unclear_us: BTreeMap::new(),
             bound_canary: PerProcessor::default(),
             canary_is_free: PerProcessor::default(),
@@ -269,6 +276,7 @@ impl Core {
                 self.only_asked_for.clear();
                 self.late.clear();
                 self.unclear_us.clear();
+                self.absent_us.clear();
                 self.bound_canary = PerProcessor::default();
                 self.counters.purges += 1;
                 effects.notes.push(Note::Purged { tombstones: self.ledger.tombstones().len() });
@@ -421,7 +429,7 @@ impl Core {
         }
         if !is_inquiry && self.ledger.has_made(report.attempt) {
             self.router.on_report(report, now.us);
-            self.note_address(report);
+            self.note_address(report, ended);
         }
         let subject = self.ledger.subject(report, is_inquiry);
         let mut records = self.ledger.judge_report(subject, report);
@@ -441,11 +449,19 @@ impl Core {
     }
 
     /// A proxy that has lost its processor says 404 to everything, and so to a `GET` about a payment that is there.
-    fn note_address(&mut self, report: &Report) {
-        match report.outcome {
-            Outcome::Misaddressed => self.is_astray[report.processor] = true,
-            Outcome::Charged | Outcome::Duplicate | Outcome::Refused | Outcome::Failing => {
-                self.is_astray[report.processor] = false;
+    fn note_address(&mut self, report: &Report, call: Option<Call>) {
+        match (report.outcome, call) {
+            (Outcome::Misaddressed, _) => self.absent_us.clear(),
+            (
+                Outcome::Charged
+                | Outcome::Duplicate
+                | Outcome::Refused
+                | Outcome::Failing
+                | Outcome::Unclear,
+                Some(call),
+            ) => {
+                let found_us = &mut self.found_us[report.processor];
+                *found_us = call.since_us.max(*found_us);
             }
             _ => (),
         }
@@ -460,8 +476,8 @@ impl Core {
     }
 
     /// An answer that proves nothing is one all the same: nothing of its attempt happens more than
-    /// [`UNCLEAR_SETTLED_MS`] after it, and a `GET` 404 that was asked for later is a no (MONEY.md, table of events), unless
-    /// a `POST` is told as well that there is nothing at that address.
+    /// [`UNCLEAR_SETTLED_MS`] after it, and a `GET` 404 that was asked for later is a no (MONEY.md, table of events): the
+    /// second one, when a `POST` between the two has found a processor where they came from.
     fn judge_unproven(&mut self, now: Now, ordinal: Ordinal, report: &Report, call: Call) -> Vec<Record> {
         match report.outcome {
             Outcome::Unclear if !Calls::is_inquiry(report.attempt) => {
@@ -471,7 +487,7 @@ impl Core {
                 self.unclear_us.extract_if(attempts_of(ordinal), is_forgotten).for_each(drop);
                 Vec::new()
             }
-            Outcome::Absent if !self.is_astray[report.processor] => {
+            Outcome::Absent => {
                 let settled = |attempt| {
                     if mutant::is(Mutant::MoveOnAbsence) {
                         return true;
@@ -479,7 +495,11 @@ impl Core {
                     let answered = self.unclear_us.get(&(ordinal, attempt));
                     answered.is_some_and(|at| call.since_us >= at + UNCLEAR_SETTLED_MS * 1000)
                 };
-                self.ledger.judge_absence(ordinal, report.processor, settled)
+                let records = self.ledger.judge_absence(ordinal, report.processor, settled);
+                let first_us =
+                    (!records.is_empty()).then(|| *self.absent_us.entry(ordinal).or_insert(now.us));
+                let is_its_word = first_us.is_some_and(|at| self.found_us[report.processor] > at);
+                if is_its_word || mutant::is(Mutant::MoveOnAbsence) { records } else { Vec::new() }
             }
             _ => Vec::new(),
         }
@@ -501,6 +521,7 @@ impl Core {
         }
         self.inquired_us.remove(&ordinal);
         self.only_asked_for.remove(&ordinal);
+        self.absent_us.remove(&ordinal);
         self.unclear_us.extract_if(attempts_of(ordinal), |_, _| true).for_each(drop);
         if standing != Standing::Queued {
             self.late.remove(&ordinal);
@@ -547,7 +568,8 @@ impl Core {
     #[must_use]
     pub fn next_call_us(&self) -> u64 {
         if self.ledger.queue.is_empty() {
-            return IDLE_TICK_US;
+            let inquires_soon = self.inquires_soon.0.contains(&true);
+            return if inquires_soon { DRAIN_TICK_US } else { IDLE_TICK_US };
         }
         self.router.asks_again_in_us().unwrap_or(DRAIN_TICK_US)
     }

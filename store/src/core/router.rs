@@ -15,7 +15,8 @@
 //! ```
 //!
 //! A canary whose answer may come after the margin goes out only when the cut-offs are known and it is clear of them
-//! (`cutoff`); else the health call decides, and when that is silent too, a canary each BLIND_INTERVAL_MS does.
+//! (`cutoff`); else the health call decides, and when that is silent too, or has decided for ANSWERS_SILENT_MS, a canary each
+//! BLIND_INTERVAL_MS does.
 //!
 //! Policy ([`Router::route`]), in this order; docs/routing.md has the figures behind it.
 //! 1. The processor with the lower fee, while it is usable and has room; late, if that is worthwhile.
@@ -90,7 +91,8 @@ const BLIND_INTERVAL_MS: u64 = 2_000;
 /// Two health calls that brought nothing, and some: then health calls are no help.
 const HEALTH_SILENT_MS: u64 = 12_000;
 
-/// No call that began in this time has an answer: then a processor is asked by a canary, whatever it says of itself.
+/// A processor has been of no use for so long, and no call that began in that time has an answer: then it is asked by a
+/// canary, whatever it says of itself.
 const ANSWERS_SILENT_MS: u64 = 30_000;
 
 /// Between two health calls to one processor; counted at sending (CONTRACT section 2: one each 5 s, whoever asks).
@@ -524,7 +526,9 @@ impl Router {
                 && self.rested(processor, CANARY_INTERVAL_MS.max(believed_ms / 4), now_us);
         }
         let is_blind = now_us.saturating_sub(belief.health_heard_us) > HEALTH_SILENT_MS * 1000
-            || now_us.saturating_sub(belief.answered_begun_us) > ANSWERS_SILENT_MS * 1000;
+            || belief.unusable_since_us.is_some_and(|since_us| {
+                now_us.saturating_sub(since_us.max(belief.answered_begun_us)) > ANSWERS_SILENT_MS * 1000
+            });
         is_blind && self.rested(processor, BLIND_INTERVAL_MS, now_us)
     }
 

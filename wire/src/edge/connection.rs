@@ -58,6 +58,13 @@ pub(super) enum Order {
     End,
 }
 
+impl Order {
+    /// The same where nobody is there to have the connection.
+    pub(super) fn without_release(self) -> Self {
+        if self == Self::Release { Self::Drain } else { self }
+    }
+}
+
 /// What a connection brings.
 pub(super) enum Event {
     Request(Box<Whole>),
