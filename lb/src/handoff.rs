@@ -1,9 +1,9 @@
 //! Mode hand-off: a client's socket goes to an api, and lb is out of the way. No byte of a request passes through here.
 //!
-//! For each client two system calls and a third at its end: accept, send, close. lb keeps a copy of the socket and does
-//! not watch it: neither what a client sends nor its end wakes us. Whose connection is over the api says in the page,
-//! which is looked at whenever others come, and each [`REAP_INTERVAL`]: nobody waits for that, since who ends a connection
-//! shuts it down both ways.
+//! For each client three system calls and a fourth at its end: accept, is there another one, send, close. lb keeps a
+//! copy of the socket and does not watch it: neither what a client sends nor its end wakes us. Whose connection is over the
+//! api says in the page, which is looked at whenever others come, and each [`REAP_INTERVAL`]: nobody waits for that, since
+//! who ends a connection shuts it down both ways.
 //!
 //! | what happens | then |
 //! |---|---|
