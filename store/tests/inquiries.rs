@@ -111,6 +111,22 @@ fn a_missing_row_proves_nothing_where_a_post_finds_no_processor_either() {
 }
 
 #[test]
+fn a_missing_row_that_freed_an_attempt_is_no_first_word_about_a_later_one() {
+    let (mut store, id) = one_unclear(1);
+    let answer = |lease: &Lease, get, post| Some(if lease.kind == CallKind::Get { get } else { post });
+    store.live_ms(50_000, |lease| answer(lease, Outcome::Unclear, Outcome::Failing));
+    // A later attempt gets an answer that proves nothing as well; the row of the first one is missing twice.
+    store.live_ms(300, |lease| answer(lease, Outcome::Unclear, Outcome::Unclear));
+    store.live_ms(5_000, |lease| answer(lease, Outcome::Absent, Outcome::Failing));
+    assert!(!store.may_move(id), "the later one is not over");
+    store.live_ms(40_000, |lease| answer(lease, Outcome::Unclear, Outcome::Failing));
+    // A proxy loses its processor, and no POST has met that yet.
+    let calls = store.live_ms(1_100, |lease| answer(lease, Outcome::Absent, Outcome::Busy));
+    assert!(calls.iter().any(|lease| lease.kind == CallKind::Get), "it was asked for");
+    assert!(!store.may_move(id), "nobody has said yet that its row is missing");
+}
+
+#[test]
 fn what_another_store_asked_is_no_answer_to_this_one() {
     let asked = |store: &mut Store| {
         let calls = store.live_ms(1_100, |lease| (lease.kind == CallKind::Post).then_some(Outcome::Unclear));

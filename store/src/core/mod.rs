@@ -130,9 +130,9 @@ pub struct Core {
     only_asked_for: BTreeSet<Ordinal>,
     /// Leases that were too old when they arrived: the next one of that payment is sent whatever its age.
     late: BTreeSet<Ordinal>,
-    /// When a row was first missing of a payment whose attempts are long over. It counts once a `POST` that began later has
-    /// found a processor at that address.
-    absent_us: BTreeMap<Ordinal, u64>,
+    /// When a `GET` was asked, and when answered, that found no row of a payment. It counts once a `POST` that began after that
+    /// has found a processor at that address and the next `GET` finds no row either.
+    absent_us: BTreeMap<Ordinal, (u64, u64)>,
     /// When the youngest `POST` began that found one.
     found_us: PerProcessor<u64>,
     /// When an attempt got an answer that proves nothing.
@@ -477,7 +477,7 @@ impl Core {
 
     /// An answer that proves nothing is one all the same: nothing of its attempt happens more than
     /// [`UNCLEAR_SETTLED_MS`] after it, and a `GET` 404 that was asked for later is a no (MONEY.md, table of events): the
-    /// second one, when a `POST` between the two has found a processor where they came from.
+    /// second of two, when a `POST` between them has found a processor where they came from.
     fn judge_unproven(&mut self, now: Now, ordinal: Ordinal, report: &Report, call: Call) -> Vec<Record> {
         match report.outcome {
             Outcome::Unclear if !Calls::is_inquiry(report.attempt) => {
@@ -487,19 +487,23 @@ impl Core {
                 self.unclear_us.extract_if(attempts_of(ordinal), is_forgotten).for_each(drop);
                 Vec::new()
             }
+            Outcome::Absent if mutant::is(Mutant::MoveOnAbsence) => {
+                self.ledger.judge_absence(ordinal, report.processor, |_| true)
+            }
             Outcome::Absent => {
+                let found_us = self.found_us[report.processor];
+                let heard = (call.since_us, now.us);
+                let (asked_us, answered_us) = *self.absent_us.entry(ordinal).or_insert(heard);
+                if found_us <= answered_us {
+                    return Vec::new();
+                }
+                // It is the first one for attempts that were not over when that was asked.
+                self.absent_us.insert(ordinal, heard);
                 let settled = |attempt| {
-                    if mutant::is(Mutant::MoveOnAbsence) {
-                        return true;
-                    }
                     let answered = self.unclear_us.get(&(ordinal, attempt));
-                    answered.is_some_and(|at| call.since_us >= at + UNCLEAR_SETTLED_MS * 1000)
+                    answered.is_some_and(|at| asked_us >= at + UNCLEAR_SETTLED_MS * 1000)
                 };
-                let records = self.ledger.judge_absence(ordinal, report.processor, settled);
-                let first_us =
-                    (!records.is_empty()).then(|| *self.absent_us.entry(ordinal).or_insert(now.us));
-                let is_its_word = first_us.is_some_and(|at| self.found_us[report.processor] > at);
-                if is_its_word || mutant::is(Mutant::MoveOnAbsence) { records } else { Vec::new() }
+                self.ledger.judge_absence(ordinal, report.processor, settled)
             }
             _ => Vec::new(),
         }
