@@ -325,6 +325,9 @@ fn a_connection_that_either_side_ends_is_forgotten() {
     }
     clients[3].half_close();
     assert_eq!(clients[3].end(), End::Closed);
+    for client in &mut clients[4..] {
+        assert_eq!(status(client, &get("/health")), Ok(200));
+    }
     assert!(system.hand_off.descriptors() > descriptors);
     drop(clients);
     system.until("their copies are closed, though nobody comes and nobody asks", |system| {

@@ -7,7 +7,7 @@
 //!
 //! | what happens | then |
 //! |---|---|
-//! | a client comes | it goes to the api with the fewest ([`Copies::offer`]) |
+//! | a client comes, with its first bytes or after a second ([`wire::tcp`]) | it goes to the api with the fewest ([`Copies::offer`]) |
 //! | the api's control socket takes nothing more | the next api; it is asked again once it has read, or at the next tick |
 //! | no api takes it | it waits; with a request for a second, then 503 |
 //! | the client or the api ends the connection | the api says so, and the copy is closed within [`REAP_INTERVAL`] |

@@ -8,10 +8,8 @@ use crate::handoff::HandOff;
 use crate::metrics;
 use crate::takeover::{self, Applicant, Holdings, Passage, Sockets, Start};
 use http::StatusCode;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
@@ -24,9 +22,6 @@ use wire::handoff::control_path;
 use wire::socket;
 use wire::unix::UnixStream;
 
-/// Connections that the kernel completes before we accept them: a burst of clients that all come at once.
-const BACKLOG: i32 = 4_096;
-
 /// How long a draining balancer waits for answers.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -38,20 +33,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections to `lb.sock`.
 const ADMIN_CONNECTIONS_MAX: usize = 16;
-
-/// Binds the clients' port. What is set here, accepted sockets inherit.
-///
-/// # Errors
-/// What the system says.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
 
 /// What serves the clients.
 #[derive(Clone)]
@@ -113,7 +94,7 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
     // New connections are not ours from here on: the next balancer, or nobody, takes them.
     match &successor {
         None => {
-            // Those whom the kernel has taken for us are.
+            // Those whom the kernel has taken for us, with something that they have sent, are.
             balancer.accept_rest(&sockets.clients);
             drop((sockets, control, admin));
         }

@@ -21,7 +21,6 @@
 //! old one hands off and the new one does not, the clients stay with their apis without a copy: they end with those.
 
 use crate::config::{Config, Mode};
-use crate::server;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::io;
@@ -36,6 +35,7 @@ use wire::handoff::{
     MESSAGE_BYTES_MAX, Page, Received, Ticket, bind_control, connect_control, control_path, receive, send,
 };
 use wire::socket::{self, Lock, NAME_BYTES_MAX, backend_path};
+use wire::tcp;
 
 /// How long the other side may take for all of it: 20,000 descriptors take a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -246,7 +246,7 @@ impl Start {
         }
         let (admin, lock) = socket::bind(&backend_path(&config.socket_dir, "lb"))?;
         let control = bind_control(&control_path(&config.socket_dir, "lb"))?;
-        let clients = Rc::new(server::bind(config.listen)?);
+        let clients = Rc::new(tcp::bind(config.listen)?);
         Ok(Self { sockets: Sockets { clients, admin, control, lock }, holdings: None, predecessor: None })
     }
 }

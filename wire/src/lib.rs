@@ -1,5 +1,5 @@
 //! What the processes of Espora share: the frames between api and store, the values that cross them, and (feature
-//! `edge`) what lb and api have in common: the HTTP server's edge, the hand-off, their Unix sockets.
+//! `edge`) what lb and api have in common: the HTTP server's edge, the hand-off, the clients' port, their Unix sockets.
 //!
 //! Reading order: values first ([`money`], [`id`], [`time`], [`processor`]), then what is said about them
 //! ([`frame`]), then the process chores that every binary does alike ([`trace`], [`socket`]).
@@ -16,6 +16,8 @@ pub mod metrics;
 pub mod money;
 pub mod processor;
 pub mod socket;
+#[cfg(feature = "edge")]
+pub mod tcp;
 pub mod time;
 pub mod trace;
 #[cfg(feature = "edge")]

@@ -10,10 +10,11 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
 };
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use wire::handoff::{Message, Ticket};
+use wire::tcp;
 
 /// Where it listens and whom it passes clients to.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,8 +36,8 @@ pub fn balance(args: &FixedBalancerArgs) -> anyhow::Result<()> {
     let backends = args.controls.iter().map(reach).collect::<anyhow::Result<Vec<_>>>()?;
     // It keeps no copy, so a client has no word either, and every ticket is the same.
     let message = Message::Client(Ticket { slot: 0, generation: 0 }).encode();
-    let listener =
-        TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
+    let listener = tcp::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
+    listener.set_nonblocking(false)?;
     terminal::print(format_args!("listening on {}\n", listener.local_addr()?));
     for backend in backends.iter().cycle() {
         let (client, _) = listener.accept()?;

@@ -184,7 +184,7 @@ http {{
         keepalive_timeout 3600s;
     }}
     server {{
-        listen {addr} backlog=4096;
+        listen {addr} backlog=4096 deferred;
         location / {{
             proxy_pass http://backends;
             proxy_http_version 1.1;
@@ -216,7 +216,7 @@ defaults
     timeout server 1h
     timeout http-keep-alive 1h
 frontend clients
-    bind {addr} backlog 4096
+    bind {addr} backlog 4096 defer-accept
     default_backend backends
 backend backends
 {servers}"

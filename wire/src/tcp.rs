@@ -1,0 +1,84 @@
+//! The port where clients come.
+
+use nix::libc;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SetStruct;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+/// Connections that the kernel completes before they are accepted: a burst of clients that all come at once.
+const BACKLOG: i32 = 4_096;
+
+/// How long a connection on which nothing has come is the kernel's alone, in seconds.
+const SILENT_S: i32 = 1;
+
+/// `TCP_DEFER_ACCEPT`, tcp(7).
+#[derive(Clone)]
+struct DeferAccept;
+
+nix::setsockopt_impl!(DeferAccept, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32, SetStruct<i32>);
+
+/// Binds the clients' port. The listener is non-blocking; what else is set here, accepted sockets inherit.
+///
+/// A connection is there to be accepted once something has come on it, or after [`SILENT_S`]. Nearly everybody who connects
+/// asks at once, so the balancer is woken once for both, and the api finds the request when it gets the client. When
+/// more than [`BACKLOG`] are silent at a time, the kernel keeps nothing of those who come then (SYN cookies), and they are
+/// accepted at once.
+///
+/// # Errors
+/// What the system says.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    setsockopt(&socket, DeferAccept, &SILENT_S)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::thread;
+    use std::time::Duration;
+
+    fn accept(listener: &TcpListener) -> TcpStream {
+        loop {
+            match listener.accept() {
+                Ok((client, _)) => return client,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Lets one client come in silence and then one that asks; tells whether that one is there to be accepted first.
+    fn who_asks_comes_first() -> bool {
+        let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let silent = TcpStream::connect(address).unwrap();
+        let mut asking = TcpStream::connect(address).unwrap();
+        asking.write_all(b"?").unwrap();
+        let mut accepted = [accept(&listener), accept(&listener)];
+        let peers = accepted.each_ref().map(|client| client.peer_addr().unwrap());
+        let is_first = peers[0] == asking.local_addr().unwrap();
+        let mut byte = [0];
+        accepted[usize::from(!is_first)].read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"?");
+        assert!(peers.contains(&silent.local_addr().unwrap()));
+        is_first
+    }
+
+    #[test]
+    fn who_asks_comes_before_who_is_silent_and_both_come() {
+        // To a machine that stands still for a second both come in turn.
+        assert!((0..5).any(|_| who_asks_comes_first()));
+    }
+}
