@@ -175,6 +175,63 @@ fn clients_of_an_api_that_the_next_balancer_is_not_told_of_are_served_on() {
     failures.finish();
 }
 
+/// Descriptors of a balancer that has room for itself and a few clients, and clients that are more than that.
+const FEW: u64 = 40;
+const MANY: usize = 60;
+
+/// Clients that have come and been answered, of a system whose balancer of this mode they came to.
+fn answered(way: &Way) -> Vec<Connection> {
+    let come = |_| {
+        let mut client = way.connect();
+        client.be_patient(READY_TIMEOUT);
+        assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
+        client
+    };
+    (0..MANY).map(come).collect()
+}
+
+#[test]
+fn a_balancer_without_descriptors_for_what_it_takes_over_ends_and_the_one_before_it_goes_on() {
+    let mut system = System::start();
+    let mut clients = answered(&system.hand_off());
+    let mut new = system.start_successor_with(true, FEW);
+    new.wait();
+    system.until("it is told why", |system| system.hand_off.log().contains("no descriptor is left"));
+    let mut answers = |system: &System, when: &str| {
+        for client in &mut clients {
+            assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200), "{when}");
+        }
+        assert!(system.hand_off().status("/health") == Some(200), "{when}");
+    };
+    answers(&system, "the old one goes on");
+    system.apis[0].kill();
+    answers(&system, "and has every copy");
+    system.start_api_again(0);
+    system.take_over(true);
+    answers(&system, "until one comes that has room");
+}
+
+#[test]
+fn a_client_that_the_next_balancer_has_no_descriptor_for_is_lost_and_no_other() {
+    let mut system = System::start();
+    let clients = answered(&system.lb());
+    let new = system.start_successor_with(false, FEW);
+    system.succeed(false, new);
+    system.until("what it had no room for", |system| system.lb.log().contains("no descriptor is left"));
+    let (mut kept, mut lost) = (0_usize, 0_usize);
+    for mut client in clients {
+        // One that is kept may find no descriptor for a connection to a backend, and is told so.
+        match client.ask(&get("/health")) {
+            Ok(_) => kept += 1,
+            Err(End::Closed | End::Reset) => lost += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    let told = system.lb.log().matches("no descriptor is left").count();
+    assert!(kept > 0 && lost == told, "{kept} kept, {lost} lost, {told} told of\n{}", system.logs());
+    system.until("others are served", |system| system.lb().status("/health") == Some(200));
+}
+
 #[test]
 fn a_purge_that_is_being_carried_out_is_taken_over_as_one_that_nobody_may_repeat() {
     let setup = common::system::Setup { api_args: vec!["--purge", "open"], ..Default::default() };

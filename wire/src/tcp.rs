@@ -44,29 +44,16 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpStream};
-    use std::thread;
-    use std::time::Duration;
-
-    fn accept(listener: &TcpListener) -> TcpStream {
-        loop {
-            match listener.accept() {
-                Ok((client, _)) => return client,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    thread::sleep(Duration::from_millis(5));
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
 
     /// Lets one client come in silence and then one that asks; tells whether that one is there to be accepted first.
     fn who_asks_comes_first() -> bool {
         let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        listener.set_nonblocking(false).unwrap();
         let address = listener.local_addr().unwrap();
         let silent = TcpStream::connect(address).unwrap();
         let mut asking = TcpStream::connect(address).unwrap();
         asking.write_all(b"?").unwrap();
-        let mut accepted = [accept(&listener), accept(&listener)];
+        let mut accepted = [(); 2].map(|()| listener.accept().unwrap().0);
         let peers = accepted.each_ref().map(|client| client.peer_addr().unwrap());
         let is_first = peers[0] == asking.local_addr().unwrap();
         let mut byte = [0];

@@ -165,15 +165,30 @@ impl System {
 
     /// The same with one that is told of these apis, whose names are separated by commas.
     pub(crate) fn take_over_for(&mut self, is_hand_off: bool, backends: &str) {
-        let mut setup = self.setup.clone();
+        let new = self.start_successor(is_hand_off, &self.setup, backends);
+        self.succeed(is_hand_off, new);
+    }
+
+    /// Starts a balancer that wants to take over, and may have so many descriptors.
+    pub(crate) fn start_successor_with(&self, is_hand_off: bool, descriptors: u64) -> Process {
+        let setup = Setup { lb_descriptors: Some(descriptors), ..self.setup.clone() };
+        self.start_successor(is_hand_off, &setup, &all_apis(&setup))
+    }
+
+    fn start_successor(&self, is_hand_off: bool, setup: &Setup, backends: &str) -> Process {
+        let mut setup = setup.clone();
         setup.lb_args.push("--take-over");
         let dir = self.dir.path();
-        let (old, mode, dir, addr) = if is_hand_off {
-            (&mut self.hand_off, "hand-off", dir.join(HAND_OFF_DIR), self.hand_off_addr)
+        if is_hand_off {
+            spawn_lb(&dir.join(HAND_OFF_DIR), &setup, backends, "hand-off", self.hand_off_addr)
         } else {
-            (&mut self.lb, "forward", dir.to_owned(), self.lb_addr)
-        };
-        let new = spawn_lb(&dir, &setup, backends, mode, addr);
+            spawn_lb(dir, &setup, backends, "forward", self.lb_addr)
+        }
+    }
+
+    /// Waits until the balancer of this mode has ended; `new` is the balancer from here on.
+    pub(crate) fn succeed(&mut self, is_hand_off: bool, new: Process) {
+        let old = if is_hand_off { &mut self.hand_off } else { &mut self.lb };
         old.wait();
         *old = new;
     }
