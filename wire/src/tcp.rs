@@ -22,9 +22,11 @@ nix::setsockopt_impl!(DeferAccept, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i3
 /// Binds the clients' port. The listener is non-blocking; what else is set here, accepted sockets inherit.
 ///
 /// A connection is there to be accepted once something has come on it, or after [`SILENT_S`]. Nearly everybody who connects
-/// asks at once, so the balancer is woken once for both, and the api finds the request when it gets the client. When
-/// more than [`BACKLOG`] are silent at a time, the kernel keeps nothing of those who come then (SYN cookies), and they are
-/// accepted at once.
+/// asks at once, so the balancer is woken once for both, and the api finds the request when it gets the client.
+///
+/// When more than [`BACKLOG`] are in their silent second, the kernel remembers nothing of those who come then (SYN cookies).
+/// They are accepted at once, but for as long as their cookie is good, a late acknowledgement of one that has gone can
+/// make a connection that nobody has. It is silent, and ends as one.
 ///
 /// # Errors
 /// What the system says.
