@@ -57,9 +57,10 @@ fn a_floor_of_two_processes_answers_as_well_as_one_and_as_ours() {
 }
 
 #[test]
-fn the_least_hand_off_serves_every_connection_as_lb_does() {
-    let found = measure(&["lb", "--modes", "hand-off", "--for", "1", "--rate", "100", "--connections", "2"]);
-    for contestant in ["lb, hand-off", "the least hand-off"] {
+fn the_least_balancers_serve_every_connection_as_lb_does() {
+    let found =
+        measure(&["lb", "--modes", "forward,hand-off", "--for", "1", "--rate", "100", "--connections", "2"]);
+    for contestant in ["lb, forward", "the least forward", "lb, hand-off", "the least hand-off"] {
         assert!(figure(&found, contestant, 7) > 0.0, "connections went through {contestant}");
         assert!(figure(&found, contestant, 10) == 0.0, "and no request failed");
     }

@@ -10,7 +10,7 @@ use crate::bench::comparison::{Comparison, Metric, mib, number};
 use crate::bench::load::{Load, Outcome, Same};
 use crate::bench::plot;
 use crate::bench::process::Process;
-use crate::bench::proxy::{Proxy, start_backends};
+use crate::bench::proxy::{Proxy, free_addr, start_backends};
 use crate::bench::usage::Usage;
 use crate::tally::Latency;
 use anyhow::Context;
@@ -31,6 +31,9 @@ const METRICS: &[Metric] = &[
     Metric::compared("memory", "MiB", 1),
     Metric::shown("failed", "", 0),
 ];
+
+/// Before anything is counted.
+const WARM_UP: Duration = Duration::from_millis(300);
 
 /// What is thrown at the balancers.
 #[derive(Clone, Debug, clap::Args)]
@@ -64,16 +67,14 @@ pub fn lb(args: &LbArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
     let mut comparison = Comparison::new(title, METRICS);
     let contestants = contestants(args, ground, &mut comparison)?;
     let (_backends, alone) = start_backends(ground)?;
+    let addr = free_addr()?;
     for turn in 1..=ground.turns {
         let mut floor = None;
         for (name, proxy) in &contestants {
             ground.say(&format!("turn {turn} of {}: {name}", ground.turns));
-            let started = proxy.start(ground)?;
-            let (process, addr) = match &started {
-                Some((process, addr)) => (Some(process), *addr),
-                None => (None, alone),
-            };
-            let measured = Measured::of(args, process, addr)?;
+            let process = proxy.start(ground, addr)?;
+            let addr = if process.is_some() { addr } else { alone };
+            let measured = Measured::of(args, process.as_ref(), addr)?;
             let floor = floor.get_or_insert(measured.latency);
             if *proxy != Proxy::Nobody {
                 comparison.enter(name, &measured.figures(floor));
@@ -101,7 +102,7 @@ fn contestants(
     let modes = ground.lb_modes(&args.modes, comparison)?;
     let mut proxies = vec![Proxy::Nobody];
     proxies.extend(modes.iter().cloned().map(Proxy::Lb));
-    for other in [Proxy::Least, Proxy::Nginx, Proxy::Haproxy] {
+    for other in [Proxy::LeastForward, Proxy::LeastHandOff, Proxy::Nginx, Proxy::Haproxy] {
         match other.is_installed() {
             Ok(()) => proxies.push(other),
             Err(why) => comparison.notes.push(why),
@@ -116,6 +117,7 @@ fn contestants(
 
 /// What one balancer did in one turn.
 struct Measured {
+    total_us: f64,
     user_us: f64,
     kernel_us: f64,
     latency: Latency,
@@ -136,10 +138,12 @@ impl Measured {
             lasting: Duration::from_secs(args.for_s.into()),
             is_reconnecting: false,
         };
-        // What the first requests cost (pools, page faults) is not what requests cost.
-        Load { lasting: Duration::from_millis(300), ..paced }.run(&mut payment(""))?;
+        // What the first requests cost (a connection, pools, page faults) is not what requests cost.
+        let mut payments = payment("");
+        let mut clients = paced.connect(&mut payments)?;
+        clients.run(WARM_UP)?;
         let before = usage()?;
-        let at_rate = paced.run(&mut payment(""))?;
+        let at_rate = clients.run(paced.lasting)?;
         let used = usage()? - before;
         let saturated = Load { rate_per_s: None, ..paced }.run(&mut payment(""))?;
         let memory = process.map_or(Ok(0), |process| process.memory().map(|memory| memory.pss_kib))?;
@@ -148,12 +152,13 @@ impl Measured {
         let connected = reconnecting.run(&mut payment("Connection: close\r\n"))?;
         let used_connecting = usage()? - before;
         Ok(Self {
+            total_us: each(used.total_us, &at_rate),
             user_us: each(used.user_us, &at_rate),
-            kernel_us: each(used.system_us, &at_rate),
+            kernel_us: each(used.system_us(), &at_rate),
             latency: at_rate.latency(),
             requests_per_s: saturated.accepted_per_s(),
             connections_per_s: connected.accepted_per_s(),
-            connection_us: each(used_connecting.total_us(), &connected),
+            connection_us: each(used_connecting.total_us, &connected),
             memory_mib: mib(memory),
             failed: at_rate.failed() + saturated.failed() + connected.failed(),
         })
@@ -162,7 +167,7 @@ impl Measured {
     fn figures(&self, floor: &Latency) -> [Option<f64>; METRICS.len()] {
         let added_us = |ours: f64, theirs: f64| Some((ours - theirs) * 1_000.0);
         [
-            Some(self.user_us + self.kernel_us),
+            Some(self.total_us),
             Some(self.user_us),
             Some(self.kernel_us),
             added_us(self.latency.p50_ms, floor.p50_ms),

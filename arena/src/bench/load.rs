@@ -20,6 +20,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -129,13 +130,21 @@ impl Outcome {
 }
 
 impl Load {
-    /// Sends, and waits for the last answer.
+    /// Connects, sends, and waits for the last answer.
     ///
     /// # Errors
     /// When nobody accepts connections.
     pub fn run(&self, requests: &mut impl Requests) -> anyhow::Result<Outcome> {
+        self.connect(requests)?.run(self.lasting)
+    }
+
+    /// Connects, for those who send more than once over the same connections.
+    ///
+    /// # Errors
+    /// When nobody accepts connections.
+    pub fn connect<'a, R: Requests>(&self, requests: &'a mut R) -> anyhow::Result<Clients<'a, R>> {
         ensure!(self.connections > 0, "a load has at least one connection");
-        Run::begin(*self, requests)?.finish()
+        Clients::connect(*self, requests)
     }
 }
 
@@ -146,7 +155,8 @@ struct Connection {
     since: Option<Instant>,
 }
 
-struct Run<'a, R> {
+/// The connections of a load.
+pub struct Clients<'a, R> {
     load: Load,
     requests: &'a mut R,
     epoll: Epoll,
@@ -160,10 +170,10 @@ struct Run<'a, R> {
     outcome: Outcome,
 }
 
-impl<'a, R: Requests> Run<'a, R> {
-    fn begin(load: Load, requests: &'a mut R) -> anyhow::Result<Self> {
+impl<'a, R: Requests> Clients<'a, R> {
+    fn connect(load: Load, requests: &'a mut R) -> anyhow::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let mut run = Self {
+        let mut clients = Self {
             load,
             requests,
             epoll,
@@ -177,17 +187,16 @@ impl<'a, R: Requests> Run<'a, R> {
             outcome: Outcome::new(),
         };
         for at in 0..load.connections {
-            let stream = run.connect(at).with_context(|| format!("cannot connect to {}", load.addr))?;
-            run.connections.push(Connection { stream, buffer: Vec::new(), since: None });
+            let stream = clients.open(at).with_context(|| format!("cannot connect to {}", load.addr))?;
+            clients.connections.push(Connection { stream, buffer: Vec::new(), since: None });
         }
         if load.rate_per_s.is_some() {
-            run.timer = Some(run.watch_timer()?);
+            clients.timer = Some(clients.watch_timer()?);
         }
-        run.begun = Instant::now();
-        Ok(run)
+        Ok(clients)
     }
 
-    fn connect(&self, at: usize) -> io::Result<TcpStream> {
+    fn open(&self, at: usize) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(self.load.addr)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
@@ -214,8 +223,15 @@ impl<'a, R: Requests> Run<'a, R> {
         }
     }
 
-    fn finish(mut self) -> anyhow::Result<Outcome> {
-        let end = self.begun + self.load.lasting;
+    /// Sends for so long, and waits for the last answer.
+    ///
+    /// # Errors
+    /// What the system says when it does not tell who has answered.
+    pub fn run(&mut self, lasting: Duration) -> anyhow::Result<Outcome> {
+        self.begun = Instant::now();
+        self.sent = 0;
+        self.outcome = Outcome::new();
+        let end = self.begun + lasting;
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         let mut last_answer = self.begun;
         loop {
@@ -238,10 +254,15 @@ impl<'a, R: Requests> Run<'a, R> {
                 }
             }
         }
-        self.outcome.unanswered += self.open as u64;
+        // Their answers would be taken for those to the next requests.
+        for at in 0..self.connections.len() {
+            if self.connections[at].since.is_some() {
+                self.lose(at);
+            }
+        }
         // A server that stops answering has had the whole time all the same.
         self.outcome.took = last_answer.max(end).saturating_duration_since(self.begun);
-        Ok(self.outcome)
+        Ok(mem::replace(&mut self.outcome, Outcome::new()))
     }
 
     /// Sends as many requests as are due and as connections are free.
@@ -307,7 +328,7 @@ impl<'a, R: Requests> Run<'a, R> {
     fn replace(&mut self, at: usize) {
         let _ = self.epoll.delete(&self.connections[at].stream);
         self.idle.retain(|other| *other != at);
-        if let Ok(stream) = self.connect(at) {
+        if let Ok(stream) = self.open(at) {
             self.connections[at] = Connection { stream, buffer: Vec::new(), since: None };
             self.idle.push(at);
         }
@@ -360,6 +381,15 @@ mod tests {
         let outcome = load.run(&mut Same(b"GET / HTTP/1.1\r\n\r\n".to_vec())).unwrap();
         // Due at 0, 2, .. 198 ms: a busy machine may be late for the last ones, but never early.
         assert!((1..=100).contains(&outcome.accepted()), "{}", outcome.accepted());
+    }
+
+    #[test]
+    fn the_same_connections_send_again() {
+        let addr = server(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n");
+        let (load, mut requests) = (load(addr), Same(b"GET / HTTP/1.1\r\n\r\n".to_vec()));
+        let mut clients = load.connect(&mut requests).unwrap();
+        let outcomes = [(); 2].map(|()| clients.run(load.lasting).unwrap());
+        assert!(outcomes.iter().all(|outcome| outcome.accepted() > 0 && outcome.failed() == 0));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The balancers that are measured: lb in its modes, nginx, haproxy, each as one process with one worker in front of the
-//! same two backends on Unix sockets. And the least of all hand-offs, for what the kernel takes of a connection.
+//! same two backends on Unix sockets. And the least that hands off and the least that forwards, for what the kernel takes.
 //!
 //! nginx and haproxy are set up as well as they can be for this work: kept connections to the backends, no log of
 //! requests, no buffering that a request of this size would not have anyway, keep-alive without an end.
@@ -29,7 +29,9 @@ pub enum Proxy {
     /// Ours, in this mode.
     Lb(String),
     /// One that accepts, sends and closes, and nothing else.
-    Least,
+    LeastHandOff,
+    /// One that passes bytes on, and nothing else.
+    LeastForward,
     /// nginx.
     Nginx,
     /// haproxy.
@@ -43,7 +45,8 @@ impl Proxy {
         match self {
             Self::Nobody => "backend alone".into(),
             Self::Lb(mode) => format!("lb, {mode}"),
-            Self::Least => "the least hand-off".into(),
+            Self::LeastHandOff => "the least hand-off".into(),
+            Self::LeastForward => "the least forward".into(),
             Self::Nginx => "nginx".into(),
             Self::Haproxy => "haproxy".into(),
         }
@@ -55,28 +58,31 @@ impl Proxy {
     /// The line that says that it is left out.
     pub fn is_installed(&self) -> Result<(), String> {
         match self {
-            Self::Nobody | Self::Lb(_) | Self::Least => Ok(()),
+            Self::Nobody | Self::Lb(_) | Self::LeastHandOff | Self::LeastForward => Ok(()),
             Self::Nginx => installed("nginx").map(drop).ok_or_else(|| left_out("nginx", "nginx-light")),
             Self::Haproxy => installed("haproxy").map(drop).ok_or_else(|| left_out("haproxy", "haproxy")),
         }
     }
 
-    /// Starts it on a free port, and waits until it accepts connections. `Nobody` starts nothing.
+    /// Starts it, and waits until it accepts connections. `Nobody` starts nothing.
+    ///
+    /// Those that are measured in turn are best given the same address: a kernel that tracks connections remembers each for
+    /// two minutes after its end, by both ports, and takes no new one once it remembers as many as it may.
     ///
     /// # Errors
     /// When it does not start.
-    pub fn start(&self, ground: &Ground) -> anyhow::Result<Option<(Process, SocketAddr)>> {
-        let addr = free_addr()?;
+    pub fn start(&self, ground: &Ground, addr: SocketAddr) -> anyhow::Result<Option<Process>> {
         let (name, command) = match self {
             Self::Nobody => return Ok(None),
             Self::Lb(mode) => ("lb", lb(&ground.binaries.path("lb"), mode, addr, &ground.dir)),
-            Self::Least => ("least", least(addr, ground)),
+            Self::LeastHandOff => ("least", least(addr, ground, "--control", control_path)),
+            Self::LeastForward => ("least", least(addr, ground, "--socket", backend_path)),
             Self::Nginx => ("nginx", nginx(addr, &ground.dir)?),
             Self::Haproxy => ("haproxy", haproxy(addr, &ground.dir)?),
         };
         let mut process = Process::start(name, command, &ground.dir)?;
         process.until(|| TcpStream::connect(addr))?;
-        Ok(Some((process, addr)))
+        Ok(Some(process))
     }
 }
 
@@ -104,7 +110,10 @@ pub fn start_backends(ground: &Ground) -> anyhow::Result<(Vec<Process>, SocketAd
 }
 
 /// An address that nobody listens on at this moment.
-fn free_addr() -> io::Result<SocketAddr> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_addr() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
@@ -120,11 +129,11 @@ fn control_path(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.control"))
 }
 
-fn least(addr: SocketAddr, ground: &Ground) -> Command {
+fn least(addr: SocketAddr, ground: &Ground, kind: &str, path: fn(&Path, &str) -> PathBuf) -> Command {
     let mut command = Command::new(ground.binaries.arena());
     command.args(["bench", "fixed-balancer", "--listen"]).arg(addr.to_string());
     for name in BACKENDS {
-        command.arg("--control").arg(control_path(&ground.dir, name));
+        command.arg(kind).arg(path(&ground.dir, name));
     }
     command
 }

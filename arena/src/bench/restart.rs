@@ -83,7 +83,7 @@ pub fn restart(args: &RestartArgs, ground: &Ground) -> anyhow::Result<Vec<Compar
 fn figures(process: &Process, ready_after: Duration) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
     let (used, memory) = (process.usage()?, process.memory()?);
     let ready_ms = ready_after.as_secs_f64() * 1_000.0;
-    Ok([Some(ready_ms), Some(number(used.total_us()) / 1_000.0), Some(mib(memory.rss_kib))])
+    Ok([Some(ready_ms), Some(number(used.total_us) / 1_000.0), Some(mib(memory.rss_kib))])
 }
 
 /// Puts settled payments into a Redis of its own and stops it.

@@ -208,7 +208,7 @@ impl Shares {
     }
 
     fn used_us_since(&self, before: &Self) -> [u64; 4] {
-        std::array::from_fn(|kind| (self.0[kind].usage - before.0[kind].usage).total_us())
+        std::array::from_fn(|kind| (self.0[kind].usage - before.0[kind].usage).total_us)
     }
 
     fn memory(&self) -> Memory {
@@ -219,7 +219,7 @@ impl Shares {
 fn step(stack: &Stack, load: &Load, payments: &mut Payments) -> anyhow::Result<[Option<f64>; STEPS.len()]> {
     let (before, generator_before) = (Shares::of(stack)?, Usage::of_this_thread()?);
     let outcome = load.run(payments)?;
-    let generator_us = (Usage::of_this_thread()? - generator_before).total_us();
+    let generator_us = (Usage::of_this_thread()? - generator_before).total_us;
     let after = Shares::of(stack)?;
     let [lb, apis, store, processors] = after.used_us_since(&before);
     let latency = outcome.latency();

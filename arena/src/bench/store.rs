@@ -67,7 +67,7 @@ pub fn store(args: StoreArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>
 fn figures(payments: u64, took: Duration, used: Usage, memory: Memory) -> [Option<f64>; METRICS.len()] {
     let each = |us: u64| Some(number(us) / number(payments));
     let per_s = number(payments) / took.as_secs_f64();
-    [Some(per_s), each(used.total_us()), each(used.user_us), each(used.system_us), Some(mib(memory.rss_kib))]
+    [Some(per_s), each(used.total_us), each(used.user_us), each(used.system_us()), Some(mib(memory.rss_kib))]
 }
 
 fn ours(payments: u64, ground: &Ground) -> anyhow::Result<[Option<f64>; METRICS.len()]> {

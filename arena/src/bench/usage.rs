@@ -1,10 +1,12 @@
-//! What a process and all its descendants have used: time of the processors, and memory. Read from `/proc`, so that
-//! nginx's workers count as much as a store's threads.
+//! What a process and all its descendants have used: time of the processors, and memory, so that nginx's workers count as
+//! much as a store's threads.
 //!
-//! Times are whole ticks of 10 ms in each process; over a second of work that is an error of a percent.
+//! The time is that of the process's own clock, in nanoseconds. How much of it was in the kernel is a guess: which of both
+//! the kernel's tick met, and whole ticks of 10 ms in each process.
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use nix::time::ClockId;
 use nix::unistd::Pid;
 use std::fs;
 use std::io;
@@ -16,10 +18,10 @@ const TICK_US: u64 = 10_000;
 /// Time of the processors, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// In the process's own code.
+    /// In the process's own code and in the kernel on its behalf.
+    pub total_us: u64,
+    /// In the process's own code, by the kernel's tick.
     pub user_us: u64,
-    /// In the kernel on its behalf.
-    pub system_us: u64,
 }
 
 /// Memory, in KiB.
@@ -41,8 +43,10 @@ impl Usage {
     pub fn of(pid: Pid) -> io::Result<Self> {
         let mut all = Self::default();
         for pid in family(pid) {
-            let own = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat"))?).ok_or_else(unreadable)?;
-            all = all + own;
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            let total = ClockId::pid_cpu_clock_id(pid)?.now()?;
+            let user_us = parse_user_us(&stat).ok_or_else(unreadable)?;
+            all = all + Self { total_us: as_us(total.num_microseconds()), user_us };
         }
         Ok(all)
     }
@@ -53,22 +57,30 @@ impl Usage {
     /// What the system says.
     pub fn of_this_thread() -> io::Result<Self> {
         let used = getrusage(UsageWho::RUSAGE_THREAD)?;
-        let us = |time: nix::sys::time::TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
-        Ok(Self { user_us: us(used.user_time()), system_us: us(used.system_time()) })
+        let (user, system) = (used.user_time(), used.system_time());
+        Ok(Self {
+            total_us: as_us((user + system).num_microseconds()),
+            user_us: as_us(user.num_microseconds()),
+        })
     }
 
-    /// Both together.
+    /// In the kernel on its behalf.
     #[must_use]
-    pub fn total_us(self) -> u64 {
-        self.user_us + self.system_us
+    pub fn system_us(self) -> u64 {
+        // The two clocks do not agree to the tick.
+        self.total_us.saturating_sub(self.user_us)
     }
+}
+
+fn as_us(us: i64) -> u64 {
+    u64::try_from(us).unwrap_or(0)
 }
 
 impl Add for Usage {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { user_us: self.user_us + other.user_us, system_us: self.system_us + other.system_us }
+        Self { total_us: self.total_us + other.total_us, user_us: self.user_us + other.user_us }
     }
 }
 
@@ -89,8 +101,8 @@ impl Sub for Usage {
 
     fn sub(self, earlier: Self) -> Self {
         Self {
+            total_us: self.total_us.saturating_sub(earlier.total_us),
             user_us: self.user_us.saturating_sub(earlier.user_us),
-            system_us: self.system_us.saturating_sub(earlier.system_us),
         }
     }
 }
@@ -131,10 +143,9 @@ fn family(pid: Pid) -> Vec<Pid> {
 }
 
 /// The name in the second field may hold anything, brackets too: what counts begins after the last one.
-fn parse_stat(stat: &str) -> Option<Usage> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    Some(Usage { user_us: ticks(11)? * TICK_US, system_us: ticks(12)? * TICK_US })
+fn parse_user_us(stat: &str) -> Option<u64> {
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(11)?.parse().ok()?;
+    Some(ticks * TICK_US)
 }
 
 fn kib(text: &str, field: &str) -> Option<u64> {
@@ -149,8 +160,8 @@ mod tests {
     #[test]
     fn times_are_found_behind_any_name() {
         let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 100 0 0 0 250 130 0 0 20 0 1 0 12345 1000 100 1844";
-        assert_eq!(parse_stat(stat), Some(Usage { user_us: 2_500_000, system_us: 1_300_000 }));
-        assert_eq!(parse_stat("42 (short) S 1"), None);
+        assert_eq!(parse_user_us(stat), Some(2_500_000));
+        assert_eq!(parse_user_us("42 (short) S 1"), None);
     }
 
     #[test]
@@ -164,7 +175,10 @@ mod tests {
     fn this_process_uses_memory_and_time() {
         let memory = Memory::of(Pid::this()).unwrap();
         assert!(memory.pss_kib > 0 && memory.pss_kib <= memory.rss_kib);
-        assert!(Usage::of(Pid::this()).is_ok());
+        let before = Usage::of(Pid::this()).unwrap();
+        let thread_before = Usage::of_this_thread().unwrap();
+        while (Usage::of_this_thread().unwrap() - thread_before).total_us < 1_000 {}
+        assert!((Usage::of(Pid::this()).unwrap() - before).total_us >= 1_000, "a millisecond is seen");
         assert!(Usage::of(Pid::from_raw(i32::MAX)).is_err());
     }
 }
