@@ -58,7 +58,7 @@ pub async fn run(
     let hand_off = Rc::new(HandOff::new(Rc::clone(&edge), Rc::clone(&routes)));
     tokio::select! {
         () = accept(&listener, &edge, &routes) => (),
-        () = edge.keep_time() => (),
+        () = edge.keep_time(sleep) => (),
         ended = hand_off.run(control) => ended?,
         () = shutdown => (),
     }

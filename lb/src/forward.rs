@@ -15,6 +15,7 @@
 
 use crate::backend::Backend;
 use crate::balance::{self, Load, RetryBudget};
+use crate::patience::Patience;
 use crate::upstream::SendError;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -22,7 +23,7 @@ use http::{Method, StatusCode};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use wire::edge::{Reply, Request};
 
 /// How long a request waits for any backend to take it.
@@ -31,7 +32,7 @@ const HOLD: Duration = Duration::from_secs(1);
 /// Between two rounds over backends of which none took it.
 const ROUND_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a backend may think about a request.
+/// How long a backend may think about a request, and up to the interval between two [checks](Forward::check) longer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a backend may think about a check. It needs nobody's help for the answer.
@@ -43,6 +44,7 @@ pub struct Forward {
     turn: Cell<usize>,
     started: Instant,
     budget: Cell<RetryBudget>,
+    patience: Patience,
     retries: Cell<u64>,
     unavailable: Cell<u64>,
     unknown: Cell<u64>,
@@ -57,6 +59,7 @@ impl Forward {
             turn: Cell::new(0),
             started: Instant::now(),
             budget: Cell::default(),
+            patience: Patience::default(),
             retries: Cell::new(0),
             unavailable: Cell::new(0),
             unknown: Cell::new(0),
@@ -132,27 +135,29 @@ impl Forward {
 
     async fn attempt(&self, backend: &Backend, request: &Request, now: Instant) -> Attempt {
         let _in_flight = backend.enter();
-        let outcome = timeout_at(now + ANSWER_PATIENCE, backend.ask(request)).await;
+        let outcome = self.patience.wait(now + ANSWER_PATIENCE, backend.ask(request)).await;
         let now_ms = self.now_ms();
         match outcome {
-            Ok(Ok(reply)) => {
+            Some(Ok(reply)) => {
                 backend.note(|load| load.on_answer(now_ms));
                 Attempt::Answered(reply)
             }
-            Ok(Err(SendError::NeverSent)) => {
+            Some(Err(SendError::NeverSent)) => {
                 backend.note(|load| load.on_refusal(now_ms));
                 Attempt::Unreachable
             }
-            Ok(Err(SendError::Unknown)) => Attempt::Unanswered,
-            Err(_) => {
+            Some(Err(SendError::Unknown)) => Attempt::Unanswered,
+            None => {
                 backend.note(Load::on_silence);
                 Attempt::Unanswered
             }
         }
     }
 
-    /// Asks backends for their health that have said nothing for a while. To be called a few times a second.
+    /// Gives up requests that backends have thought about for too long, and asks backends for their health that have said
+    /// nothing for a while. To be called a few times a second.
     pub fn check(self: &Rc<Self>) {
+        self.patience.sweep(Instant::now());
         let now_ms = self.now_ms();
         for at in 0..self.backends.len() {
             self.backends[at].tidy();

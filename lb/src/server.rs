@@ -7,6 +7,7 @@ use crate::forward::Forward;
 use crate::handoff::HandOff;
 use crate::metrics;
 use crate::takeover::{self, Applicant, Holdings, Passage, Sockets, Start};
+use crate::timer::Timer;
 use http::StatusCode;
 use std::cell::RefCell;
 use std::io;
@@ -16,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 use wire::edge::{Edge, Reply, Request, Stream};
 use wire::handoff::control_path;
 use wire::socket;
@@ -125,9 +126,12 @@ impl Balancer {
                 let backend = |name: &String| {
                     Backend::new(name.clone(), socket::backend_path(&config.socket_dir, name))
                 };
+                let forward = Rc::new(Forward::new(config.backends.iter().map(backend).collect()));
+                // As long as the process, its end included: what waits for an answer then must not wait for ever either.
+                tokio::task::spawn_local(check_backends(Rc::clone(&forward)));
                 Self::Forward(Rc::new(Forwarding {
                     clients: Rc::new(Edge::new(config.connections_max)),
-                    forward: Rc::new(Forward::new(config.backends.iter().map(backend).collect())),
+                    forward,
                 }))
             }
             Mode::HandOff => {
@@ -143,8 +147,7 @@ impl Balancer {
         match self {
             Self::Forward(forwarding) => {
                 let listener = TcpListener::from_std(clients.try_clone()?)?;
-                let checks = check_backends(&forwarding.forward);
-                tokio::join!(accept_clients(&listener, forwarding), forwarding.clients.keep_time(), checks);
+                tokio::join!(accept_clients(&listener, forwarding), keep_time(&forwarding.clients));
                 Ok(())
             }
             Self::HandOff(hand_off) => HandOff::run(hand_off).await,
@@ -250,12 +253,17 @@ async fn accept_clients(listener: &TcpListener, forwarding: &Rc<Forwarding>) {
     }
 }
 
-async fn check_backends(forward: &Rc<Forward>) {
-    let mut check = interval(CHECK_INTERVAL);
-    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Ends clients whose time is over.
+async fn keep_time(clients: &Edge) {
+    let timer = Timer::new();
+    clients.keep_time(async |pause| timer.pause(pause).await).await;
+}
+
+async fn check_backends(forward: Rc<Forward>) {
+    let timer = Timer::new();
     loop {
-        check.tick().await;
         forward.check();
+        timer.pause(CHECK_INTERVAL).await;
     }
 }
 
@@ -273,7 +281,7 @@ async fn accept_admins(listener: &UnixListener, balancer: &Balancer) {
             });
         }
     };
-    tokio::join!(accept, admins.keep_time());
+    tokio::join!(accept, keep_time(&admins));
 }
 
 async fn administer(request: Request, balancer: &Balancer) -> Reply {

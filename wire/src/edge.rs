@@ -47,7 +47,7 @@ pub use stream::Stream;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Connections that one process serves at a time unless told otherwise (`CONNECTIONS_MAX`).
 pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
@@ -366,10 +366,10 @@ impl Edge {
     }
 
     /// Ends connections that have been receiving a request, or idle, for too long; for ever. It is nobody's part: what keeps
-    /// a process from accepting must not keep it from this.
-    pub async fn keep_time(&self) {
+    /// a process from accepting must not keep it from this. In between it does `pause`, which returns after so long.
+    pub async fn keep_time(&self, pause: impl AsyncFn(Duration)) {
         loop {
-            sleep(self.sweep()).await;
+            pause(self.sweep()).await;
         }
     }
 
@@ -536,6 +536,7 @@ mod tests {
     use crate::handoff::{Page, Source, Ticket};
     use crate::unix::UnixStream;
     use std::io::{Read, Write};
+    use tokio::time::sleep;
 
     #[tokio::test(flavor = "local")]
     async fn a_silent_connection_is_a_few_words() {
@@ -663,7 +664,7 @@ mod tests {
         let (stream, mut client) = pair();
         tokio::task::spawn_local(edge.serve(stream, None, ok));
         let clock = Rc::clone(&edge);
-        tokio::task::spawn_local(async move { clock.keep_time().await });
+        tokio::task::spawn_local(async move { clock.keep_time(sleep).await });
         client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\n").unwrap();
         sleep(REQUEST_PATIENCE - SWEEP_INTERVAL).await;
         client.write_all(b"Content-Length: 1\r\nExpect: 100-continue\r\n\r\n").unwrap();
