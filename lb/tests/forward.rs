@@ -4,11 +4,13 @@ use hyper::{Method, StatusCode};
 use lb::backend::Backend;
 use lb::forward::Forward;
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep};
 use wire::edge::Request;
 
 const UNAVAILABLE: &[u8] =
@@ -75,4 +77,50 @@ async fn a_request_that_both_backends_lost_is_unknown_only_if_it_could_have_chan
         let reply = Rc::clone(&forward).handle(request(method, target, "")).await;
         assert_eq!(reply.status, expected, "{name}");
     }
+}
+
+/// A backend that takes everything, and says this to all of it or nothing at all.
+fn backend(folder: &Path, name: &str, answer: Option<&'static [u8]>) -> Backend {
+    let path = folder.join(name);
+    let listener = UnixListener::bind(&path).expect("a socket in the folder");
+    spawn_local(async move {
+        let mut silent = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("the balancer connects");
+            match answer {
+                None => silent.push(stream),
+                Some(answer) => {
+                    spawn_local(async move {
+                        while stream.read(&mut [0; 4_096]).await.is_ok_and(|read| read > 0) {
+                            stream.write_all(answer).await.expect("the balancer reads");
+                        }
+                    });
+                }
+            }
+        }
+    });
+    Backend::new(name.to_owned(), path)
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_backend_that_says_nothing_is_given_up_and_the_next_one_asked() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    // The second is asked first.
+    let backends = vec![
+        backend(folder.path(), "answers", Some(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")),
+        backend(folder.path(), "is-silent", None),
+    ];
+    let forward = Rc::new(Forward::new(backends));
+    let checked = Rc::clone(&forward);
+    spawn_local(async move {
+        loop {
+            checked.check();
+            sleep(Duration::from_millis(250)).await;
+        }
+    });
+    let begun = Instant::now();
+    let reply = Rc::clone(&forward).handle(request(Method::POST, "/payments", "{}")).await;
+    assert_eq!((reply.status, forward.counts()), (StatusCode::ACCEPTED, (1, 0, 0)), "sent a second time");
+    let took_ms = begun.elapsed().as_millis();
+    assert!((3_000..=3_250).contains(&took_ms), "after {took_ms} ms");
 }
