@@ -96,34 +96,55 @@ fn one_unclear(chance: u64) -> (Store, PaymentId) {
     (store, id)
 }
 
+/// A gateway in front of the processor says one thing to every `POST` and another to every `GET`, for ten minutes and at
+/// any pace. The processor behind it may still insert the row of any of these attempts.
 #[test]
-fn a_missing_row_proves_nothing_where_a_post_finds_no_processor_either() {
-    let (mut store, id) = one_unclear(1);
-    let answer = |lease: &Lease, get, post| Some(if lease.kind == CallKind::Get { get } else { post });
-    // Whatever its first attempt did is long over.
-    store.live_ms(50_000, |lease| answer(lease, Outcome::Unclear, Outcome::Failing));
-    let calls = store.live_ms(60_000, |lease| answer(lease, Outcome::Absent, Outcome::Misaddressed));
-    assert!(calls.iter().any(|lease| lease.kind == CallKind::Get && lease.id == id), "it was asked for");
-    assert!(!store.may_move(id), "a proxy says 404 to everything");
-    // The processor is there again, and fails.
-    store.live_ms(3_000, |lease| answer(lease, Outcome::Absent, Outcome::Failing));
-    assert!(store.may_move(id), "now it is its own word that there is no row");
+fn neither_a_missing_row_nor_time_frees_a_payment_whose_attempt_has_no_proof() {
+    use Outcome::{Absent, Busy, Failing, Lost, Misaddressed, Unclear};
+    for post in [Unclear, Lost, Failing, Misaddressed, Busy] {
+        for get in [Absent, Unclear, Busy, Lost] {
+            let (mut store, id) = one_unclear(1);
+            let answer = |lease: &Lease| Some(if lease.kind == CallKind::Get { get } else { post });
+            let calls = store.live_ms(600_000, answer);
+            assert!(
+                calls.iter().any(|lease| lease.kind == CallKind::Get && lease.id == id),
+                "it was asked for"
+            );
+            assert!(!store.may_move(id), "{post:?} to every POST and {get:?} to every GET free it");
+            assert_eq!(store.standing(id), Standing::InFlight);
+        }
+    }
 }
 
 #[test]
-fn a_missing_row_that_freed_an_attempt_is_no_first_word_about_a_later_one() {
+fn a_row_that_is_inserted_minutes_after_the_gateway_gave_up_settles_its_payment() {
     let (mut store, id) = one_unclear(1);
-    let answer = |lease: &Lease, get, post| Some(if lease.kind == CallKind::Get { get } else { post });
-    store.live_ms(50_000, |lease| answer(lease, Outcome::Unclear, Outcome::Failing));
-    // A later attempt gets an answer that proves nothing as well; the row of the first one is missing twice.
-    store.live_ms(300, |lease| answer(lease, Outcome::Unclear, Outcome::Unclear));
-    store.live_ms(5_000, |lease| answer(lease, Outcome::Absent, Outcome::Failing));
-    assert!(!store.may_move(id), "the later one is not over");
-    store.live_ms(40_000, |lease| answer(lease, Outcome::Unclear, Outcome::Failing));
-    // A proxy loses its processor, and no POST has met that yet.
-    let calls = store.live_ms(1_100, |lease| answer(lease, Outcome::Absent, Outcome::Busy));
-    assert!(calls.iter().any(|lease| lease.kind == CallKind::Get), "it was asked for");
-    assert!(!store.may_move(id), "nobody has said yet that its row is missing");
+    let gone = |lease: &Lease| match lease.kind {
+        CallKind::Get => Some(Outcome::Absent),
+        CallKind::Post => Some(Outcome::Unclear),
+    };
+    store.live_ms(130_000, gone);
+    assert_eq!(store.standing(id), Standing::InFlight);
+    store.live_ms(5_000, |lease| match lease.kind {
+        CallKind::Get => Some(Outcome::Found { requested_at: lease.requested_at, cents: lease.cents }),
+        CallKind::Post => Some(Outcome::Unclear),
+    });
+    assert_eq!(store.standing(id), Standing::Charged(HERE));
+    assert_eq!(store.core.ledger().conflicts(), 0);
+}
+
+#[test]
+fn a_payment_that_is_never_answered_properly_is_posted_once_a_second_at_most() {
+    for outcome in [Outcome::Unclear, Outcome::Lost] {
+        let (mut store, id) = one_unclear(1);
+        store.live_ms(5_000, |lease| (lease.kind == CallKind::Post).then_some(outcome));
+        let calls = store.live_ms(60_000, |lease| match lease.kind {
+            CallKind::Post => Some(outcome),
+            CallKind::Get => Some(Outcome::Absent),
+        });
+        let posts = calls.iter().filter(|lease| lease.kind == CallKind::Post && lease.id == id).count();
+        assert!((30..=60).contains(&posts), "{posts} posts in a minute, all answered with {outcome:?}");
+    }
 }
 
 #[test]

@@ -259,22 +259,6 @@ fn refused_for_good_by_one_it_is_bound_to_the_other_and_by_both_it_is_dead() {
 }
 
 #[test]
-fn refused_by_both_it_dies_as_well_when_an_absence_clears_its_last_attempt() {
-    let mut ledger = ledger();
-    let elsewhere = intend(&mut ledger, HERE.other(), 100);
-    ledger.apply(&cleared(elsewhere, Negative::Refused));
-    let unclear = intend(&mut ledger, HERE, 200);
-    let refused = intend(&mut ledger, HERE, 300);
-    ledger.apply(&cleared(refused, Negative::Refused));
-    assert!(ledger.is_only_asked_for(FIRST), "refused now, and an attempt before has no proof");
-    assert_eq!(ledger.judge_absence(FIRST, HERE, |_| false), []);
-    let records = ledger.judge_absence(FIRST, HERE, |attempt| attempt == unclear);
-    assert_eq!(records, [cleared(unclear, Negative::NotNow), Record::Died { ordinal: FIRST }]);
-    records.iter().for_each(|record| ledger.apply(record));
-    assert_eq!(ledger.standing(FIRST), Standing::Dead);
-}
-
-#[test]
 #[should_panic(expected = "the move rule forbids")]
 fn an_intent_against_the_move_rule_is_an_assertion() {
     let mut ledger = ledger();

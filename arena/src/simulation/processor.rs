@@ -17,6 +17,18 @@ pub struct Row {
     pub cents: Cents,
 }
 
+/// Something in front of a processor that answers in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// It gives up on each `POST` and says 504, while the processor goes on and inserts the row later.
+    GivesUp,
+    /// It has lost its processor and says this to everything.
+    StandsIn(u16),
+}
+
+/// The longest time between a gateway's 504 and the row, in microseconds.
+const LATE_INSERT_US_MAX: u64 = 120_000_000;
+
 /// What comes back to the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answered {
@@ -52,6 +64,8 @@ pub struct Processor {
     pub is_down: bool,
     /// Strange answers, in percent of the calls.
     pub quirks_percent: u64,
+    /// What stands in front of it.
+    pub gateway: Option<Gateway>,
     /// Ids that it refuses for good, by their last hexadecimal digit.
     pub refuses: BTreeSet<u8>,
     /// Its health endpoint hangs, or lies.
@@ -75,11 +89,15 @@ impl Processor {
     pub fn execute(&mut self, lease: &Lease, chance: &mut Chance) -> Executed {
         self.running -= 1;
         let done = |answered| Executed { answered, late_insert_us: None };
+        let words = |status| Answered::With(status, true, "{}".to_owned());
         match lease.kind {
-            CallKind::Get => done(self.look_up(lease.id)),
-            CallKind::Post if self.refuses.contains(&(lease.id.0.to_le_bytes()[0] & 0xf)) => {
-                done(Answered::With(400, true, "{}".to_owned()))
+            _ if let Some(Gateway::StandsIn(status)) = self.gateway => done(words(status)),
+            CallKind::Post if self.gateway == Some(Gateway::GivesUp) => {
+                let late_insert_us = Some(chance.between(0, LATE_INSERT_US_MAX));
+                Executed { answered: words(504), late_insert_us }
             }
+            CallKind::Get => done(self.look_up(lease.id)),
+            CallKind::Post if self.refuses.contains(&(lease.id.0.to_le_bytes()[0] & 0xf)) => done(words(400)),
             CallKind::Post if self.failing => done(Answered::With(500, true, String::new())),
             CallKind::Post if chance.percent(self.quirks_percent) => self.misbehave(lease, chance),
             CallKind::Post => done(self.insert_and_answer(lease)),
@@ -147,12 +165,19 @@ impl Processor {
         self.purged.extend(self.lost.extract_if(.., |id| !is_kept(id)));
     }
 
+    /// True while no call runs here.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.running == 0
+    }
+
     /// Everything is well from now on.
     pub fn heal(&mut self) {
         self.delay_us = 2_000;
         self.failing = false;
         self.is_down = false;
         self.quirks_percent = 0;
+        self.gateway = None;
         self.health_hangs = false;
         self.health_lies = false;
     }

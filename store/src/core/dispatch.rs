@@ -7,7 +7,6 @@ use super::queue::Ordinal;
 use super::record::Record;
 use super::router::{Route, State};
 use super::{ApiId, Core, Now, Room};
-use std::ops::Bound::{Excluded, Unbounded};
 use wire::frame::{CallKind, FromStore, Lease};
 use wire::{PerProcessor, Processor};
 
@@ -16,9 +15,6 @@ const INQUIRIES_MAX: usize = 4;
 
 /// Between two inquiries at one processor.
 const INQUIRY_GAP_US: u64 = 5_000;
-
-/// Between two inquiries about one payment.
-const INQUIRY_INTERVAL_MS: u64 = 1_000;
 
 impl Core {
     pub(super) fn dispatch_free(&mut self, now: Now, effects: &mut Effects) {
@@ -78,6 +74,7 @@ impl Core {
         self.record(intended, effects);
         let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
         self.begin(processor, attempt, Call { api, id, since_us: now.us });
+        self.pinned.begin(ordinal);
         self.router.on_dispatch(processor, now.us);
         self.counters.leases[processor] += 1;
         let kind = CallKind::Post;
@@ -88,36 +85,21 @@ impl Core {
     /// Asks what became of payments that are pinned to a processor which does not take posts now: `GET` has neither
     /// its delay nor its failure flag (CONTRACT section 2). A surprised payment is only ever asked for.
     fn inquire(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
-        self.inquires_soon[processor] = false;
-        if self.ledger.queue.bound_len(processor) == 0 && self.only_asked_for.is_empty() {
-            return;
-        }
-        let (last, last_us) = self.last_inquiry[processor];
-        // Else the end of one brings the next turn.
+        let first = self.pinned.first_to_ask(processor, now.us);
+        // Without room the end of an inquiry brings the next turn.
         let has_room = self.calls.inquiries_len(processor) < INQUIRIES_MAX;
-        self.inquires_soon[processor] = has_room;
-        if !has_room || now.us < last_us + INQUIRY_GAP_US {
+        self.inquires_soon[processor] = has_room && first.is_some();
+        let Some(ordinal) = first.filter(|_| has_room) else { return };
+        if now.us < self.inquired_us[processor] + INQUIRY_GAP_US {
             return;
         }
-        // They go round, so that those of many who were asked for long ago have their turn.
-        let flights = self.ledger.flights();
-        let round = flights.range((Excluded(last), Unbounded)).chain(flights.range(..=last));
-        let due = |asked: &u64| now.us >= asked + INQUIRY_INTERVAL_MS * 1000;
-        let mut pinned = round.filter(|(ordinal, flight)| {
-            flight.processor == processor
-                && self.inquired_us.get(ordinal).is_none_or(due)
-                && !flight.unanswered.iter().any(|at| self.calls.is_open(processor, *at))
-        });
-        let Some((&ordinal, flight)) = pinned.next() else {
-            self.inquires_soon[processor] = false;
-            return;
-        };
+        let Some(flight) = self.ledger.flights().get(&ordinal) else { return };
         let requested_at = flight.requested_at;
         let Some(api) = self.apis.pick(effects) else { return };
         let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
         let attempt = self.calls.begin_inquiry(processor, Call { api, id, since_us: now.us });
-        self.inquired_us.insert(ordinal, now.us);
-        self.last_inquiry[processor] = (ordinal, now.us);
+        self.pinned.note_asked(ordinal, now.us);
+        self.inquired_us[processor] = now.us;
         self.counters.inquiries[processor] += 1;
         let lease = Lease { attempt, id, cents, processor, requested_at, kind: CallKind::Get, fresh: false };
         effects.sends.push((api, FromStore::Lease(lease)));

@@ -19,6 +19,7 @@ pub mod index;
 pub mod ledger;
 pub mod mutant;
 mod operator;
+mod pinned;
 pub mod queue;
 pub mod record;
 pub mod router;
@@ -30,21 +31,17 @@ pub use effects::{Counters, Effects, Note, OUTCOME_NAMES, outcome_index};
 use ledger::snapshot::{Fold, ThawError};
 use ledger::{Ledger, Standing, Subject};
 use mutant::Mutant;
+use pinned::Pinned;
 use queue::Ordinal;
 use record::{Negative, Record};
 use router::{Router, RouterConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::ops::RangeInclusive;
 use wire::frame::{Accepted, AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Outcome, Report};
 use wire::{PerProcessor, Processor};
 
 /// After a start, attempts of the time before wait so long for an api that still holds their call.
 const CLAIM_GRACE_MS: u64 = 1_000;
-
-/// After an answer that proves nothing, how long its attempt may still do something: above the 30 s that the
-/// processor's database gives a command.
-const UNCLEAR_SETTLED_MS: u64 = 35_000;
 
 /// Between two turns there are at most [`IDLE_TICK_US`]; after a longer time this process was stopped.
 const OWN_PAUSE_MS: u64 = 1_000;
@@ -121,22 +118,14 @@ pub struct Core {
     calls: Calls,
     router: Router,
     apis: Apis,
-    inquired_us: BTreeMap<Ordinal, u64>,
-    /// The last payment that was asked for at a processor, and when.
-    last_inquiry: PerProcessor<(Ordinal, u64)>,
+    /// Payments in flight without a call, and what happens to them next.
+    pinned: Pinned,
+    /// When a processor was last asked for a payment.
+    inquired_us: PerProcessor<u64>,
     /// One more may be asked for as soon as that is long enough ago.
     inquires_soon: PerProcessor<bool>,
-    /// Payments in flight that are not posted again, only asked for.
-    only_asked_for: BTreeSet<Ordinal>,
     /// Leases that were too old when they arrived: the next one of that payment is sent whatever its age.
     late: BTreeSet<Ordinal>,
-    /// When a `GET` was asked, and when answered, that found no row of a payment. It counts once a `POST` that began after that
-    /// has found a processor at that address and the next `GET` finds no row either.
-    absent_us: BTreeMap<Ordinal, (u64, u64)>,
-    /// When the youngest `POST` began that found one.
-    found_us: PerProcessor<u64>,
-    /// When an attempt got an answer that proves nothing.
-    unclear_us: BTreeMap<(Ordinal, AttemptId), u64>,
     /// The last canary among the payments that only this processor may get, and whether the next one is free.
     bound_canary: PerProcessor<Option<Ordinal>>,
     canary_is_free: PerProcessor<bool>,
@@ -172,14 +161,10 @@ impl Core {
             calls: Calls::new(config.index_key[0]),
             router: Router::new(config.router, now.us),
             apis: Apis::default(),
-            inquired_us: BTreeMap::new(),
-            last_inquiry: PerProcessor([(Ordinal(0), 0); 2]),
+            pinned: Pinned::default(),
+            inquired_us: PerProcessor::default(),
             inquires_soon: PerProcessor::default(),
-            only_asked_for: BTreeSet::new(),
             late: BTreeSet::new(),
-            absent_us: BTreeMap::new(),
-            found_us: PerProcessor::default(),
-            unclear_us: BTreeMap::new(),
             bound_canary: PerProcessor::default(),
             canary_is_free: PerProcessor::default(),
             claims: Claims::Unstarted,
@@ -223,7 +208,7 @@ impl Core {
     /// Takes one event in.
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
-            Event::Gone(api) => self.on_gone(api, effects),
+            Event::Gone(api) => self.on_gone(now, api, effects),
             Event::Room(room) => {
                 if self.room != room {
                     self.room = room;
@@ -257,7 +242,7 @@ impl Core {
                 if accepted == Accepted::Recorded {
                     self.record(Record::Accepted { id, cents }, effects);
                     // Born from a tombstone it has attempts, and may be repeated.
-                    self.offer(id);
+                    self.offer(now, id);
                 }
                 self.counters.accepts[accepted as usize] += 1;
                 effects.sends.push((api, FromStore::Accepted { request, accepted }));
@@ -272,11 +257,8 @@ impl Core {
             FromApi::Purge { request } => {
                 self.record(Record::Purged, effects);
                 self.calls.drop_inquiries();
-                self.inquired_us.clear();
-                self.only_asked_for.clear();
+                self.pinned.clear();
                 self.late.clear();
-                self.unclear_us.clear();
-                self.absent_us.clear();
                 self.bound_canary = PerProcessor::default();
                 self.counters.purges += 1;
                 effects.notes.push(Note::Purged { tombstones: self.ledger.tombstones().len() });
@@ -309,13 +291,13 @@ impl Core {
         }
     }
 
-    fn offer(&mut self, id: wire::PaymentId) {
+    fn offer(&mut self, now: Now, id: wire::PaymentId) {
         if let Some(ordinal) = self.ledger.find(id) {
-            self.offer_if_idle(ordinal);
+            self.offer_if_idle(now, ordinal);
         }
     }
 
-    fn offer_if_idle(&mut self, ordinal: Ordinal) {
+    fn offer_if_idle(&mut self, now: Now, ordinal: Ordinal) {
         let Some(flight) = self.ledger.flights().get(&ordinal) else {
             return;
         };
@@ -323,9 +305,8 @@ impl Core {
         if waits_for_claim || flight.unanswered.iter().any(|at| self.calls.is_open(flight.processor, *at)) {
             return;
         }
-        if self.ledger.is_only_asked_for(ordinal) {
-            self.only_asked_for.insert(ordinal);
-        } else {
+        let repeats = !self.ledger.is_only_asked_for(ordinal);
+        if self.pinned.rest(ordinal, flight.processor, repeats, now.us) {
             self.ledger.offer_again(ordinal);
         }
     }
@@ -353,7 +334,7 @@ impl Core {
         effects: &mut Effects,
     ) {
         for old in self.apis.replaced_by(api, instance) {
-            self.on_gone(old, effects);
+            self.on_gone(now, old, effects);
             if old != api {
                 effects.hang_ups.push(old);
             }
@@ -387,11 +368,12 @@ impl Core {
             if let Some(ordinal) = self.ledger.find(call.id) {
                 // Its call is open: it waits for that, not for a repetition.
                 self.ledger.queue.take(ordinal);
+                self.pinned.begin(ordinal);
             }
         }
     }
 
-    fn on_gone(&mut self, api: ApiId, effects: &mut Effects) {
+    fn on_gone(&mut self, now: Now, api: ApiId, effects: &mut Effects) {
         if !self.apis.leave(api) {
             return;
         }
@@ -407,7 +389,7 @@ impl Core {
             if mutant::is(Mutant::GoneIsNo) {
                 self.take_for_no(processor, attempt, call.id, effects);
             }
-            self.offer(call.id);
+            self.offer(now, call.id);
         }
     }
 
@@ -429,41 +411,18 @@ impl Core {
         }
         if !is_inquiry && self.ledger.has_made(report.attempt) {
             self.router.on_report(report, now.us);
-            self.note_address(report, ended);
         }
         let subject = self.ledger.subject(report, is_inquiry);
-        let mut records = self.ledger.judge_report(subject, report);
-        if let (Subject::Payment(ordinal), Some(call)) = (subject, ended) {
-            records.extend(self.judge_unproven(now, ordinal, report, call));
-        }
+        let records = self.ledger.judge_report(subject, report);
         self.alarm(report, &records, effects);
         for record in records {
             self.record(record, effects);
         }
         if let Subject::Payment(ordinal) = subject {
-            self.after_report(ordinal, report);
+            self.after_report(now, ordinal, report);
         }
         if let Some(call) = ended.filter(|call| call.id != report.id) {
-            self.offer(call.id);
-        }
-    }
-
-    /// A proxy that has lost its processor says 404 to everything, and so to a `GET` about a payment that is there.
-    fn note_address(&mut self, report: &Report, call: Option<Call>) {
-        match (report.outcome, call) {
-            (Outcome::Misaddressed, _) => self.absent_us.clear(),
-            (
-                Outcome::Charged
-                | Outcome::Duplicate
-                | Outcome::Refused
-                | Outcome::Failing
-                | Outcome::Unclear,
-                Some(call),
-            ) => {
-                let found_us = &mut self.found_us[report.processor];
-                *found_us = call.since_us.max(*found_us);
-            }
-            _ => (),
+            self.offer(now, call.id);
         }
     }
 
@@ -475,42 +434,16 @@ impl Core {
         Some(call)
     }
 
-    /// An answer that proves nothing is one all the same: nothing of its attempt happens more than
-    /// [`UNCLEAR_SETTLED_MS`] after it, and a `GET` 404 that was asked for later is a no (MONEY.md, table of events): the
-    /// second of two, when a `POST` between them has found a processor where they came from.
-    fn judge_unproven(&mut self, now: Now, ordinal: Ordinal, report: &Report, call: Call) -> Vec<Record> {
-        match report.outcome {
-            Outcome::Unclear if !Calls::is_inquiry(report.attempt) => {
-                self.unclear_us.insert((ordinal, report.attempt), now.us);
-                let listed = self.ledger.flights().get(&ordinal).map_or(&[][..], |flight| &flight.unanswered);
-                let is_forgotten = |(_, attempt): &_, _: &mut _| !listed.contains(attempt);
-                self.unclear_us.extract_if(attempts_of(ordinal), is_forgotten).for_each(drop);
-                Vec::new()
-            }
-            Outcome::Absent if mutant::is(Mutant::MoveOnAbsence) => {
-                self.ledger.judge_absence(ordinal, report.processor, |_| true)
-            }
-            Outcome::Absent => {
-                let found_us = self.found_us[report.processor];
-                let heard = (call.since_us, now.us);
-                let (asked_us, answered_us) = *self.absent_us.entry(ordinal).or_insert(heard);
-                if found_us <= answered_us {
-                    return Vec::new();
+    fn after_report(&mut self, now: Now, ordinal: Ordinal, report: &Report) {
+        if !Calls::is_inquiry(report.attempt) {
+            match report.outcome {
+                Outcome::Unclear | Outcome::Lost => {
+                    self.pinned.note_unproven(ordinal, report.processor, now.us);
                 }
-                // It is the first one for attempts that were not over when that was asked.
-                self.absent_us.insert(ordinal, heard);
-                let settled = |attempt| {
-                    let answered = self.unclear_us.get(&(ordinal, attempt));
-                    answered.is_some_and(|at| asked_us >= at + UNCLEAR_SETTLED_MS * 1000)
-                };
-                self.ledger.judge_absence(ordinal, report.processor, settled)
+                _ => self.pinned.note_proof(ordinal),
             }
-            _ => Vec::new(),
         }
-    }
-
-    fn after_report(&mut self, ordinal: Ordinal, report: &Report) {
-        self.offer_if_idle(ordinal);
+        self.offer_if_idle(now, ordinal);
         if report.outcome == Outcome::HandedBack {
             self.late.insert(ordinal);
         }
@@ -523,10 +456,7 @@ impl Core {
         if standing == Standing::InFlight {
             return;
         }
-        self.inquired_us.remove(&ordinal);
-        self.only_asked_for.remove(&ordinal);
-        self.absent_us.remove(&ordinal);
-        self.unclear_us.extract_if(attempts_of(ordinal), |_, _| true).for_each(drop);
+        self.pinned.forget(ordinal);
         if standing != Standing::Queued {
             self.late.remove(&ordinal);
         }
@@ -549,6 +479,9 @@ impl Core {
     pub fn dispatch(&mut self, now: Now, effects: &mut Effects) {
         self.drop_silent(now, effects);
         self.end_claims(now);
+        for ordinal in self.pinned.take_due(now.us) {
+            self.ledger.offer_again(ordinal);
+        }
         for processor in Processor::BOTH {
             if mutant::is(Mutant::Hedge)
                 && let Some((attempt, id)) = self.calls.oldest(processor, now.us.saturating_sub(200_000))
@@ -572,8 +505,9 @@ impl Core {
     #[must_use]
     pub fn next_call_us(&self) -> u64 {
         if self.ledger.queue.is_empty() {
-            let inquires_soon = self.inquires_soon.0.contains(&true);
-            return if inquires_soon { DRAIN_TICK_US } else { IDLE_TICK_US };
+            let tick_us = if self.inquires_soon.0.contains(&true) { DRAIN_TICK_US } else { IDLE_TICK_US };
+            let due_us = self.pinned.next_due_us().map(|due_us| due_us.saturating_sub(self.dispatched_us));
+            return due_us.map_or(tick_us, |due_us| due_us.min(tick_us));
         }
         self.router.asks_again_in_us().unwrap_or(DRAIN_TICK_US)
     }
@@ -608,7 +542,7 @@ impl Core {
             return;
         }
         for api in self.apis.silent(now) {
-            self.on_gone(api, effects);
+            self.on_gone(now, api, effects);
             effects.hang_ups.push(api);
         }
     }
@@ -621,48 +555,8 @@ impl Core {
             self.claims = Claims::Ended;
             let adrift: Vec<Ordinal> = self.ledger.flights().keys().copied().collect();
             for ordinal in adrift {
-                self.offer_if_idle(ordinal);
+                self.offer_if_idle(now, ordinal);
             }
         }
-    }
-}
-
-/// The keys of all attempts of a payment.
-fn attempts_of(ordinal: Ordinal) -> RangeInclusive<(Ordinal, AttemptId)> {
-    (ordinal, AttemptId(0))..=(ordinal, AttemptId(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use wire::{Cents, PaymentId};
-
-    #[test]
-    fn what_proves_nothing_again_and_again_takes_no_memory_for_ever() {
-        const API: ApiId = ApiId(1);
-        let router = RouterConfig::for_fees(PerProcessor([5.0, 15.0]), 1_500);
-        let now = |ms: u64| Now { us: ms * 1_000, wall_ms: ms };
-        let mut core = Core::new(CoreConfig { payments_max: 10, index_key: [1, 2], router }, now(0));
-        let mut effects = Effects::default();
-        let hello = FromApi::Hello { instance: 1, calls_max: 768, held: Vec::new() };
-        core.step(now(0), Event::Frame(API, hello), &mut effects);
-        let accept = FromApi::Accept { request: 1, id: PaymentId(1), cents: Cents(1) };
-        core.step(now(0), Event::Frame(API, accept), &mut effects);
-        let mut attempts = 0;
-        for sequence in 0..20_000 {
-            core.dispatch(now(sequence * 10), &mut effects);
-            for (_, message) in std::mem::take(&mut effects.sends) {
-                let FromStore::Lease(wire::frame::Lease { attempt, id, processor, .. }) = message else {
-                    continue;
-                };
-                attempts += 1;
-                let outcome = Outcome::Unclear;
-                let report = Report { sequence, attempt, id, processor, outcome, status: 500, latency_us: 1 };
-                core.step(now(sequence * 10), Event::Frame(API, FromApi::Report(report)), &mut effects);
-            }
-            core.step(now(sequence * 10), Event::Frame(API, FromApi::Heartbeat), &mut effects);
-        }
-        assert!(attempts > 1_000, "{attempts} attempts");
-        assert!(core.unclear_us.len() <= 16, "{} are remembered", core.unclear_us.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Seven ways to lose money, each known to charge twice or to make sums differ (MONEY.md, the move rule). They exist so
+//! Eight ways to lose money, each known to charge twice or to make sums differ (MONEY.md, the move rule). They exist so
 //! that the simulation can be seen to find them. Without the cargo feature `mutants`, which no release build enables,
 //! [`is`] is the constant `false` and the compiler leaves nothing of them.
 
@@ -21,11 +21,13 @@ pub enum Mutant {
     AnyServerErrorIsNo,
     /// A repetition carries a new time.
     FreshTimeWhileUnknown,
+    /// A gateway's 504 is taken for the processor's no.
+    GatewayTimeoutIsNo,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::MoveOnTimeout,
         Self::MoveOnAbsence,
         Self::Hedge,
@@ -33,6 +35,7 @@ impl Mutant {
         Self::GoneIsNo,
         Self::AnyServerErrorIsNo,
         Self::FreshTimeWhileUnknown,
+        Self::GatewayTimeoutIsNo,
     ];
 }
 
@@ -46,6 +49,7 @@ impl fmt::Display for Mutant {
             Self::GoneIsNo => "lease expiry back to the queue",
             Self::AnyServerErrorIsNo => "any 500 counts as no",
             Self::FreshTimeWhileUnknown => "fresh R while unknown",
+            Self::GatewayTimeoutIsNo => "a gateway's 504 counts as no",
         })
     }
 }

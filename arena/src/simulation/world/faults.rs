@@ -1,7 +1,7 @@
 //! What befalls a world: faults, what operators do about them, and the healing at the end.
 
 use super::{APIS, OPERATOR, What, World};
-use crate::simulation::processor::Row;
+use crate::simulation::processor::{Gateway, Row};
 use store::core::ledger::Standing;
 use store::core::queue::Ordinal;
 use store::core::{Effects, Event, Room};
@@ -127,7 +127,7 @@ impl World<'_> {
     pub(super) fn change_mood(&mut self) {
         let name = self.chance.pick(&Name::BOTH);
         let processor = &mut self.processors[name];
-        match self.chance.between(0, 8) {
+        match self.chance.between(0, 9) {
             0 | 1 => {
                 processor.delay_us = self.chance.pick(&[0, 1_000, 100_000, 1_000_000, 2_500_000, 33_000_000]);
             }
@@ -137,6 +137,16 @@ impl World<'_> {
             6 => {
                 let digit = u8::try_from(self.chance.between(0, 16)).expect("small");
                 processor.refuses.insert(digit);
+            }
+            7 => {
+                let gateways = [
+                    None,
+                    Some(Gateway::GivesUp),
+                    Some(Gateway::StandsIn(404)),
+                    Some(Gateway::StandsIn(501)),
+                    Some(Gateway::StandsIn(503)),
+                ];
+                processor.gateway = self.chance.pick(&gateways);
             }
             _ => {
                 processor.health_hangs = self.chance.percent(50);

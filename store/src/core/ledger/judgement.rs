@@ -1,4 +1,4 @@
-//! What an accept, a report or a missing row proves, as records for [`Ledger::apply`]. Nothing changes here.
+//! What an accept or a report proves, as records for [`Ledger::apply`]. Nothing changes here.
 //!
 //! The rules are those of MONEY.md: positive evidence counts from anybody and at any time; a negative answer counts for the
 //! attempt that got it, and for no other; an answer without proof is no answer.
@@ -122,6 +122,14 @@ impl Ledger {
             Outcome::Unclear if mutant::is(Mutant::AnyServerErrorIsNo) => {
                 self.negative(ordinal, flight, report.attempt, Negative::NotNow)
             }
+            Outcome::Unclear if mutant::is(Mutant::GatewayTimeoutIsNo) && report.status == 504 => {
+                self.negative(ordinal, flight, report.attempt, Negative::NotNow)
+            }
+            Outcome::Absent if mutant::is(Mutant::MoveOnAbsence) => {
+                let attempts = flight.map_or(&[][..], |flight| &flight.unanswered);
+                let negative = Negative::NotNow;
+                attempts.iter().map(|&attempt| Record::Cleared { ordinal, attempt, negative }).collect()
+            }
             Outcome::Lost | Outcome::Overdue if mutant::is(Mutant::MoveOnTimeout) => {
                 self.negative(ordinal, flight, report.attempt, Negative::NotNow)
             }
@@ -183,28 +191,5 @@ impl Ledger {
             }
             _ => Vec::new(),
         }
-    }
-
-    /// What a `GET` 404 proves: nothing, but for attempts of which `settled` says that they were answered, without
-    /// proof, long enough before it was asked for.
-    #[must_use]
-    pub fn judge_absence(
-        &self,
-        ordinal: Ordinal,
-        processor: Processor,
-        settled: impl Fn(AttemptId) -> bool,
-    ) -> Vec<Record> {
-        let flight = self.flights.get(&ordinal);
-        let Some(flight) = flight.filter(|flight| flight.processor == processor && !flight.surprised) else {
-            return Vec::new();
-        };
-        let cleared = flight.unanswered.iter().filter(|attempt| settled(**attempt));
-        let mut records: Vec<Record> = cleared
-            .map(|&attempt| Record::Cleared { ordinal, attempt, negative: Negative::NotNow })
-            .collect();
-        if records.len() == flight.unanswered.len() && !flight.sealed && self.is_refused_by_both(ordinal) {
-            records.push(Record::Died { ordinal });
-        }
-        records
     }
 }
