@@ -4,16 +4,16 @@
 //! * A request is held up to [`HOLD_US`], also while there is no store. After a loss everything is asked again, but a
 //!   purge: sent twice it would also wipe what was acknowledged between the two.
 //! * A report is kept until the store acknowledges it, in order, and delivered again to the next store.
-//! * A hello lists the calls that are out, so that they stay open there.
-//! * A fresh lease that has become stale on its way is handed back: nothing was sent.
+//! * A hello lists the calls that are out, so that they stay open there, and overdue ones are known to be out.
+//! * A fresh lease, or a health call's, that has become stale on its way is handed back: nothing was sent.
 //!
 //! The shell ([`crate::link`]) moves the bytes of [`Desk::outbox`] to the store and gives frames from it to
 //! [`Desk::take`]; the simulation does the same with this very code.
 
 use std::collections::{BTreeMap, VecDeque};
 use wire::frame::{
-    AttemptId, CallKind, FromApi, FromStore, HELD_ATTEMPTS_MAX, HeldAttempt, LEASE_FRESH_MS, Lease, Message,
-    Outcome, Report,
+    AttemptId, CALL_OVERDUE_MS, CallKind, FromApi, FromStore, HEALTH_FRESH_MS, HELD_ATTEMPTS_MAX, Health,
+    HeldAttempt, LEASE_FRESH_MS, Lease, Message, Outcome, Report,
 };
 use wire::{Bounds, Cents, PaymentId, Processor};
 
@@ -26,8 +26,8 @@ const PENDING_MAX: usize = 65_536;
 /// A store that is stopped reads nothing; beyond so many bytes for it nothing more is asked.
 const OUTBOX_BYTES_MAX: usize = 1 << 20;
 
-/// After so long a call no longer counts against the store's cap (MONEY.md, table of events).
-const OVERDUE_US: u64 = 30_000_000;
+/// After so long a call no longer counts against the store's cap.
+const OVERDUE_US: u64 = CALL_OVERDUE_MS * 1000;
 
 /// Overdue calls whose sockets are kept; beyond it the oldest is closed and its attempt unknown for good.
 const OVERDUE_MAX: usize = 768;
@@ -195,7 +195,7 @@ impl Desk {
     /// A connection to a store is there: everything that it must know goes into the outbox, hello first.
     pub fn connect(&mut self, now_us: u64) {
         self.outbox.clear();
-        let held = self.held.iter().filter(|(_, held)| !held.is_overdue).map(|(attempt, held)| HeldAttempt {
+        let held = self.held.iter().map(|(attempt, held)| HeldAttempt {
             attempt: *attempt,
             age_ms: now_us.saturating_sub(held.since_us) / 1000,
         });
@@ -251,7 +251,14 @@ impl Desk {
                 None => Taken::Nothing,
             },
             FromStore::Lease(lease) => self.take_lease(lease, now_us, wall_ms),
-            FromStore::HealthLease { processor } => Taken::Health(processor),
+            FromStore::HealthLease { processor, issued_ms } => {
+                if wall_ms.saturating_sub(issued_ms) <= HEALTH_FRESH_MS {
+                    return Taken::Health(processor);
+                }
+                // Another api may have asked meanwhile: two calls within its window are one too many.
+                self.tell(&FromApi::HealthReport { processor, health: Health::HandedBack });
+                Taken::Nothing
+            }
             FromStore::Acknowledge { sequence } => {
                 let done = self.reports.partition_point(|report| report.sequence <= sequence);
                 self.reports.drain(..done);
@@ -401,6 +408,30 @@ mod tests {
         desk.drain();
         assert_eq!(desk.take(FromStore::Lease(lease(3, false)), 0, 1_000), Taken::Nothing);
         assert_eq!(outcomes(&said(&mut desk)), [(1, Outcome::HandedBack), (3, Outcome::HandedBack)]);
+    }
+
+    #[test]
+    fn a_hello_lists_overdue_calls_as_well() {
+        let mut desk = Desk::new(1, 10);
+        desk.connect(0);
+        desk.take(FromStore::Lease(lease(1, false)), 0, 0);
+        desk.sweep(OVERDUE_US + 1);
+        desk.disconnect();
+        desk.connect(OVERDUE_US + 1);
+        let FromApi::Hello { held, .. } = &said(&mut desk)[0] else { panic!("hello comes first") };
+        assert_eq!(held[..], [HeldAttempt { attempt: AttemptId(1), age_ms: CALL_OVERDUE_MS }]);
+    }
+
+    #[test]
+    fn a_stale_lease_of_a_health_call_is_handed_back() {
+        let processor = Processor::Default;
+        let mut desk = Desk::new(1, 10);
+        desk.connect(0);
+        said(&mut desk);
+        let lease = FromStore::HealthLease { processor, issued_ms: 1_000 };
+        assert_eq!(desk.take(lease.clone(), 0, 1_000 + HEALTH_FRESH_MS), Taken::Health(processor));
+        assert_eq!(desk.take(lease, 0, 1_001 + HEALTH_FRESH_MS), Taken::Nothing);
+        assert_eq!(said(&mut desk), [FromApi::HealthReport { processor, health: Health::HandedBack }]);
     }
 
     #[test]

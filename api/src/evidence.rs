@@ -4,7 +4,7 @@
 //! former only where the processor gives it before it would insert the row (CONTRACT section 2).
 
 use wire::frame::{CallKind, Outcome};
-use wire::{Cents, Timestamp};
+use wire::{Cents, PaymentId, Timestamp};
 
 /// An answer, completely read or cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +17,12 @@ pub struct Answer<'a> {
     pub body: Option<&'a [u8]>,
 }
 
-/// What the answer to a call proves.
+/// What the answer to a call about this payment proves.
 #[must_use]
-pub fn outcome(kind: CallKind, answer: Answer<'_>) -> Outcome {
+pub fn outcome(kind: CallKind, id: PaymentId, answer: Answer<'_>) -> Outcome {
     match kind {
         CallKind::Post => of_post(answer),
-        CallKind::Get => of_get(answer),
+        CallKind::Get => of_get(id, answer),
     }
 }
 
@@ -40,26 +40,32 @@ fn of_post(answer: Answer<'_>) -> Outcome {
     }
 }
 
-fn of_get(answer: Answer<'_>) -> Outcome {
+fn of_get(id: PaymentId, answer: Answer<'_>) -> Outcome {
     match (answer.status, answer.body) {
-        (200, Some(body)) => found(body).unwrap_or(Outcome::Unclear),
+        (200, Some(body)) => found(id, body).unwrap_or(Outcome::Unclear),
         (404, _) => Outcome::Absent,
         (429 | 408, _) => Outcome::Busy,
         _ => Outcome::Unclear,
     }
 }
 
-/// The row that a processor tells. Without a readable time and amount it proves nothing that could be counted.
-fn found(body: &[u8]) -> Option<Outcome> {
+/// The row that a processor tells. One of another payment proves nothing about this one, nor does one without a readable
+/// id, time and amount.
+fn found(id: PaymentId, body: &[u8]) -> Option<Outcome> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Row<'a> {
+        #[serde(borrow)]
+        correlation_id: std::borrow::Cow<'a, str>,
         #[serde(borrow)]
         amount: sonic_rs::LazyValue<'a>,
         #[serde(borrow)]
         requested_at: std::borrow::Cow<'a, str>,
     }
     let row: Row<'_> = sonic_rs::from_slice(body).ok()?;
+    if PaymentId::parse(&row.correlation_id) != Some(id) {
+        return None;
+    }
     Some(Outcome::Found {
         requested_at: Timestamp::parse(&row.requested_at)?,
         cents: Cents::from_json_number(row.amount.as_raw_str()).ok()?,
@@ -71,7 +77,7 @@ mod tests {
     use super::*;
 
     fn post(status: u16, content_length: Option<u64>, body: Option<&[u8]>) -> Outcome {
-        outcome(CallKind::Post, Answer { status, content_length, body })
+        outcome(CallKind::Post, PaymentId(7), Answer { status, content_length, body })
     }
 
     #[test]
@@ -103,10 +109,23 @@ mod tests {
 
     #[test]
     fn a_row_that_is_told_is_found_with_its_own_values() {
-        let body = br#"{"correlationId":"x","amount":19.90,"requestedAt":"2025-07-15T12:34:56.000Z"}"#;
-        let get = |status, body| outcome(CallKind::Get, Answer { status, content_length: None, body });
+        let id = PaymentId(0xab);
+        let body =
+            format!(r#"{{"correlationId":"{id}","amount":19.90,"requestedAt":"2025-07-15T12:34:56.000Z"}}"#);
+        let (body, upper) = (body.as_bytes(), body.to_uppercase().replace("CORRELATIONID", "correlationId"));
+        let upper = upper.replace("AMOUNT", "amount").replace("REQUESTEDAT", "requestedAt");
+        let get = |status, body| outcome(CallKind::Get, id, Answer { status, content_length: None, body });
         let found = Outcome::Found { requested_at: Timestamp(1_752_582_896_000_000), cents: Cents(1990) };
         assert_eq!(get(200, Some(body)), found);
+        assert_eq!(get(200, Some(upper.as_bytes())), found, "an id is the same in any letter case");
+        let answer = Answer { status: 200, content_length: None, body: Some(body) };
+        assert_eq!(
+            outcome(CallKind::Get, PaymentId(0xac), answer),
+            Outcome::Unclear,
+            "the row of another payment"
+        );
+        let nameless = br#"{"amount":19.90,"requestedAt":"2025-07-15T12:34:56.000Z"}"#;
+        assert_eq!(get(200, Some(nameless)), Outcome::Unclear, "the row of an unknown payment");
         assert_eq!(get(200, Some(b"{}")), Outcome::Unclear);
         assert_eq!(get(200, None), Outcome::Unclear);
         assert_eq!(get(404, Some(b"")), Outcome::Absent);

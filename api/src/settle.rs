@@ -46,10 +46,11 @@ impl Settler {
         };
         let status = answering.status();
         // A head that says all is reported at once; the rest of the answer may take its time.
-        let mut outcome = evidence::outcome(CallKind::Post, Answer { body: None, ..answering.answer(None) });
+        let mut outcome =
+            evidence::outcome(lease.kind, lease.id, Answer { body: None, ..answering.answer(None) });
         if outcome == Outcome::Unclear {
             let body = answering.read_body().await;
-            outcome = evidence::outcome(CallKind::Post, answering.answer(body.as_deref()));
+            outcome = evidence::outcome(lease.kind, lease.id, answering.answer(body.as_deref()));
         }
         self.finish(&lease, outcome, status, since);
         peer.put_back(answering).await;
@@ -65,7 +66,7 @@ impl Settler {
                 Err(SendError::Unknown) => return (Outcome::Lost, 0),
             };
             let body = answering.read_body().await;
-            let outcome = evidence::outcome(CallKind::Get, answering.answer(body.as_deref()));
+            let outcome = evidence::outcome(lease.kind, lease.id, answering.answer(body.as_deref()));
             let status = answering.status();
             peer.put_back(answering).await;
             (outcome, status)

@@ -157,7 +157,7 @@ fn summary_window(ledger: &Ledger, windows: &[Bounds]) {
 #[inline(never)]
 fn judge_answer(answers: &[Answer<'_>]) {
     for answer in answers {
-        black_box(outcome(CallKind::Post, *black_box(answer)));
+        black_box(outcome(CallKind::Post, PaymentId(7), *black_box(answer)));
     }
 }
 

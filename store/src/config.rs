@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 use wire::frame::{Listing, Operation};
 use wire::trace::LogFlags;
-use wire::{PaymentId, PerProcessor};
+use wire::{PaymentId, PerProcessor, Processor};
 
 /// Memory that one payment may take, in bytes, everything included (PERFORMANCE.md).
 const PAYMENT_BYTES: u64 = 64;
@@ -69,6 +69,9 @@ pub enum Command {
         /// Look at the processor's own books first: this cannot be taken back
         #[arg(value_enum)]
         resolution: Resolution,
+        /// Which processor charged it (default or fallback); only needed where both claim a dead letter
+        #[arg(long, value_parser = processor)]
+        by: Option<Processor>,
     },
     /// Let the running store send a dead letter again, to either processor
     Revive {
@@ -94,7 +97,7 @@ pub enum ListingName {
 /// What an operator found out.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Resolution {
-    /// The processor that it was sent to has charged it
+    /// The processor that it was sent to, or that claims a dead letter, has charged it
     Charged,
     /// No attempt of it charged it, or ever will
     NotCharged,
@@ -113,8 +116,10 @@ impl Command {
         match self {
             Self::Healthcheck | Self::Check { .. } | Self::Dump { .. } => None,
             Self::List { listing: name } => Some(Operation::List { listing: listing(name), from: 0 }),
-            Self::Resolve { id, resolution: Resolution::Charged } => Some(Operation::Charged(*id)),
-            Self::Resolve { id, resolution: Resolution::NotCharged } => Some(Operation::NotCharged(*id)),
+            Self::Resolve { id, resolution: Resolution::Charged, by } => {
+                Some(Operation::Charged { id: *id, by: *by })
+            }
+            Self::Resolve { id, resolution: Resolution::NotCharged, .. } => Some(Operation::NotCharged(*id)),
             Self::Revive { id } => Some(Operation::Revive(*id)),
         }
     }
@@ -122,6 +127,11 @@ impl Command {
 
 fn payment_id(text: &str) -> Result<PaymentId, String> {
     PaymentId::parse(text).ok_or_else(|| "give the payment's correlationId, a UUID with hyphens".to_owned())
+}
+
+fn processor(text: &str) -> Result<Processor, String> {
+    let named = Processor::BOTH.into_iter().find(|processor| processor.name() == text);
+    named.ok_or_else(|| "give default or fallback".to_owned())
 }
 
 /// Settings of the server.

@@ -211,7 +211,7 @@ fn words(record: &Record) -> String {
             format!("charged #{} by {processor}, which holds {cents} at {requested_at}", ordinal.0)
         }
         Record::Surprised { ordinal } => format!("surprised #{}", ordinal.0),
-        Record::Conflicted { ordinal } => format!("conflicted #{}", ordinal.0),
+        Record::Conflicted { ordinal, processor } => format!("conflicted #{} {processor}", ordinal.0),
         Record::Died { ordinal } => format!("died #{}", ordinal.0),
         Record::Purged => "purged".to_owned(),
         Record::TombstoneCleared { id, attempt } => format!("tombstone {id} cleared attempt {}", attempt.0),

@@ -61,6 +61,11 @@ fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
         "Payments whose evidence contradicts itself",
         plain(core.ledger().conflicts()),
     );
+    snapshot.signed_gauge(
+        "adjusted_cents",
+        "What processors hold beyond the amounts that they were sent, in cents",
+        balance.adjusted_cents.0,
+    );
     let unanswered = core.ledger().tombstones().values().filter(|tombstone| !tombstone.is_charged);
     let tombstones = unanswered.count() as u64;
     snapshot.gauge("tombstones", "Payments that a purge left without an answer", plain(tombstones));

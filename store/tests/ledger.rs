@@ -76,6 +76,17 @@ fn negative(outcome: Outcome) -> Option<Negative> {
     }
 }
 
+/// The flag of a row that was found with another amount.
+fn differs(outcome: Outcome) -> Option<Record> {
+    let is_other = matches!(outcome, Outcome::Found { cents, .. } if cents != CENTS);
+    is_other.then_some(Record::Conflicted { ordinal: FIRST, processor: HERE })
+}
+
+/// What a positive outcome of a payment in flight here records.
+fn settled(outcome: Outcome) -> Vec<Record> {
+    differs(outcome).into_iter().chain([positive(outcome)]).collect()
+}
+
 /// The record of a positive outcome: a row that was found counts with its own time and amount.
 fn positive(outcome: Outcome) -> Record {
     let terms = match outcome {
@@ -93,7 +104,7 @@ fn the_first_attempt_in_flight() {
         let expected = match (outcome, negative(outcome)) {
             (_, Some(negative)) => vec![cleared(attempt, negative)],
             (Outcome::Duplicate, _) => vec![Record::Surprised { ordinal: FIRST }],
-            _ if is_positive(outcome) => vec![positive(outcome)],
+            _ if is_positive(outcome) => settled(outcome),
             _ => Vec::new(),
         };
         assert_eq!(judge(&ledger, attempt, outcome), expected, "{outcome:?}");
@@ -109,7 +120,7 @@ fn a_repeated_attempt_in_flight_whose_first_has_no_answer() {
         let expected = match (outcome, negative(outcome)) {
             (_, Some(negative)) => vec![cleared(second, negative)],
             (Outcome::Duplicate, _) => vec![charged(HERE)],
-            _ if is_positive(outcome) => vec![positive(outcome)],
+            _ if is_positive(outcome) => settled(outcome),
             _ => Vec::new(),
         };
         let records = judge(&ledger, second, outcome);
@@ -138,7 +149,7 @@ fn an_answer_that_was_counted_counts_once() {
 
 #[test]
 fn evidence_against_what_is_known_is_kept_and_flagged() {
-    let conflicted = Record::Conflicted { ordinal: FIRST };
+    let conflicted = Record::Conflicted { ordinal: FIRST, processor: HERE };
     for outcome in OUTCOMES.map(|make| make()) {
         // Queued again: its only attempt was cleared.
         let mut queued = ledger();
@@ -162,7 +173,10 @@ fn evidence_against_what_is_known_is_kept_and_flagged() {
         let mut here = ledger();
         let attempt = intend(&mut here, HERE, 100);
         here.apply(&charged(HERE));
-        assert_eq!(judge(&here, attempt, outcome), [], "charged here, {outcome:?}");
+        let expected: Vec<Record> = differs(outcome).into_iter().collect();
+        assert_eq!(judge(&here, attempt, outcome), expected, "charged here, {outcome:?}");
+        expected.iter().for_each(|record| here.apply(record));
+        assert_eq!(judge(&here, attempt, outcome), [], "flagged once, {outcome:?}");
 
         // Dead.
         let mut dead = ledger();
@@ -171,9 +185,20 @@ fn evidence_against_what_is_known_is_kept_and_flagged() {
             dead.apply(&cleared(attempt, Negative::Refused));
         }
         dead.apply(&Record::Died { ordinal: FIRST });
+        let expected = if is_positive(outcome) { vec![conflicted] } else { Vec::new() };
         assert_eq!(judge(&dead, attempt, outcome), expected, "dead, {outcome:?}");
         assert!(Processor::BOTH.into_iter().all(|processor| !dead.may_send(FIRST, processor)));
     }
+}
+
+#[test]
+fn a_row_with_the_same_amount_and_another_time_is_adopted_without_a_flag() {
+    let mut ledger = ledger();
+    let attempt = intend(&mut ledger, HERE, 100);
+    let requested_at = Timestamp::from_ms(5);
+    let terms = Terms::Theirs { requested_at, cents: CENTS };
+    let expected = Record::Charged { ordinal: FIRST, processor: HERE, terms };
+    assert_eq!(judge(&ledger, attempt, Outcome::Found { requested_at, cents: CENTS }), [expected]);
 }
 
 #[test]

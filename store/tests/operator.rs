@@ -1,11 +1,15 @@
 //! What an operator may decide: every operation about a payment in every standing, through the core as a command asks it.
 
 use store::core::ledger::Standing;
-use store::core::record::Record;
+use store::core::queue::Ordinal;
+use store::core::record::{Record, Terms};
 use store::core::router::RouterConfig;
 use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now, Room};
-use wire::frame::{Accepted, CallKind, FromApi, FromStore, Lease, Listing, Operation, Outcome, Report};
-use wire::{Cents, PaymentId, PerProcessor};
+use wire::frame::{
+    Accepted, AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Lease, Listing, Operation, Outcome,
+    Report,
+};
+use wire::{Cents, PaymentId, PerProcessor, Processor};
 
 const ID: PaymentId = PaymentId(7);
 const CENTS: Cents = Cents(1990);
@@ -111,23 +115,36 @@ enum Stands {
     Nowhere,
     Queued,
     Open,
+    Overdue,
     Unknown,
     Charged,
+    ChargedAndClaimed,
     Dead,
+    DeadAndClaimed,
+    DeadAndClaimedByBoth,
     Tombstone,
     TombstoneOpen,
+    TombstoneOverdue,
 }
 
-const ALL: [Stands; 8] = [
+const ALL: [Stands; 13] = [
     Stands::Nowhere,
     Stands::Queued,
     Stands::Open,
+    Stands::Overdue,
     Stands::Unknown,
     Stands::Charged,
+    Stands::ChargedAndClaimed,
     Stands::Dead,
+    Stands::DeadAndClaimed,
+    Stands::DeadAndClaimedByBoth,
     Stands::Tombstone,
     Stands::TombstoneOpen,
+    Stands::TombstoneOverdue,
 ];
+
+/// Where the first attempt of the payment goes.
+const FIRST: Processor = Processor::Default;
 
 fn store(stands: Stands) -> Store {
     let mut store = Store::start();
@@ -141,18 +158,36 @@ fn store(stands: Stands) -> Store {
     }
     store.pay();
     let lease = store.lease();
+    assert_eq!(lease.processor, FIRST);
     match stands {
         Stands::Open | Stands::Nowhere | Stands::Queued => (),
         Stands::Unknown => {
             store.hear(API, FromApi::Drain);
             store.report(lease, Outcome::Lost);
         }
+        Stands::Overdue => {
+            store.hear(API, FromApi::Drain);
+            store.report(lease, Outcome::Overdue);
+        }
         Stands::Charged => store.report(lease, Outcome::Charged),
-        Stands::Dead => {
+        Stands::ChargedAndClaimed => {
+            store.report(lease, Outcome::Failing);
+            let other = store.lease();
+            assert_ne!(other.processor, lease.processor);
+            store.report(other, Outcome::Charged);
+            store.report(lease, Outcome::Charged);
+        }
+        Stands::Dead | Stands::DeadAndClaimed | Stands::DeadAndClaimedByBoth => {
             store.report(lease, Outcome::Refused);
             let other = store.lease();
             assert_ne!(other.processor, lease.processor);
             store.report(other, Outcome::Refused);
+            if stands != Stands::Dead {
+                store.report(lease, Outcome::Charged);
+            }
+            if stands == Stands::DeadAndClaimedByBoth {
+                store.report(other, Outcome::Charged);
+            }
         }
         Stands::Tombstone => {
             store.hear(API, FromApi::Drain);
@@ -160,43 +195,87 @@ fn store(stands: Stands) -> Store {
             store.hear(API, FromApi::Purge { request: 1 });
         }
         Stands::TombstoneOpen => store.hear(API, FromApi::Purge { request: 1 }),
+        Stands::TombstoneOverdue => {
+            store.hear(API, FromApi::Drain);
+            store.report(lease, Outcome::Overdue);
+            store.hear(API, FromApi::Purge { request: 1 });
+        }
     }
     store
 }
 
+/// What an operation records first and where the payment stands then; `None` when the store objects.
+fn expected(stands: Stands, operation: Operation) -> Option<Record> {
+    let (id, ordinal, terms) = (ID, Ordinal(0), Terms::Ours);
+    let charged = |processor| Some(Record::Charged { ordinal, processor, terms });
+    match (stands, operation) {
+        (Stands::Unknown, Operation::Charged { by: None | Some(FIRST), .. })
+        | (Stands::DeadAndClaimed, Operation::Charged { by: None | Some(FIRST), .. }) => charged(FIRST),
+        (Stands::DeadAndClaimedByBoth, Operation::Charged { by: Some(by), .. }) => charged(by),
+        (
+            Stands::Unknown | Stands::DeadAndClaimed | Stands::DeadAndClaimedByBoth,
+            Operation::NotCharged(_),
+        ) => Some(Record::Resolved { ordinal }),
+        (Stands::Dead, Operation::Revive(_)) => Some(Record::Revived { ordinal }),
+        (Stands::Tombstone, Operation::Charged { by: None | Some(FIRST), .. }) => {
+            Some(Record::TombstoneCharged { id })
+        }
+        (Stands::Tombstone, Operation::NotCharged(_)) => Some(Record::TombstoneResolved { id }),
+        _ => None,
+    }
+}
+
 #[test]
 fn every_operation_about_a_payment_in_every_standing() {
+    let by = [None, Some(Processor::Default), Some(Processor::Fallback)];
+    let charged = by.map(|by| Operation::Charged { id: ID, by });
     for stands in ALL {
-        for operation in [Operation::Charged(ID), Operation::NotCharged(ID), Operation::Revive(ID)] {
+        for operation in charged.into_iter().chain([Operation::NotCharged(ID), Operation::Revive(ID)]) {
             let mut store = store(stands);
             let (done, text, recorded) = store.operate(operation);
-            let expected = match (stands, operation) {
-                (Stands::Unknown, Operation::Charged(_)) => {
-                    matches!(recorded, Some(Record::Charged { .. }))
-                        && matches!(store.standing(), Standing::Charged(_))
+            let what = format!("{stands:?}, {operation:?}: {text}");
+            let expected = expected(stands, operation);
+            assert_eq!((done, recorded), (expected.is_some(), expected), "{what}");
+            match recorded {
+                Some(Record::Charged { processor, .. }) => {
+                    assert_eq!(store.standing(), Standing::Charged(processor), "{what}");
                 }
-                (Stands::Unknown, Operation::NotCharged(_)) => {
-                    matches!(recorded, Some(Record::Resolved { .. })) && store.standing() == Standing::Queued
+                Some(Record::Resolved { .. }) if stands == Stands::Unknown => {
+                    assert_eq!(store.standing(), Standing::Queued, "{what}");
                 }
-                (Stands::Dead, Operation::Revive(_)) => {
-                    matches!(recorded, Some(Record::Revived { .. }))
-                        && matches!(store.standing(), Standing::Queued | Standing::InFlight)
+                Some(Record::Resolved { .. }) => {
+                    assert_eq!(store.standing(), Standing::Dead, "{what}");
+                    assert_eq!(store.core.ledger().conflicts(), 0, "{what}");
+                    assert!(store.operate(Operation::Revive(ID)).0, "no processor claims it any more");
                 }
-                (Stands::Tombstone, Operation::Charged(_)) => {
-                    recorded == Some(Record::TombstoneCharged { id: ID })
-                        && store.core.ledger().tombstones()[&ID].is_charged
+                Some(Record::Revived { .. }) => {
+                    assert!(matches!(store.standing(), Standing::Queued | Standing::InFlight), "{what}");
                 }
-                (Stands::Tombstone, Operation::NotCharged(_)) => {
-                    recorded == Some(Record::TombstoneResolved { id: ID })
-                        && store.core.ledger().tombstones().is_empty()
+                Some(Record::TombstoneCharged { .. }) => {
+                    assert!(store.core.ledger().tombstones()[&ID].is_charged, "{what}");
                 }
-                _ => {
-                    assert!(!done && recorded.is_none(), "{stands:?}, {operation:?}: {text}");
-                    continue;
+                Some(Record::TombstoneResolved { .. }) => {
+                    assert!(store.core.ledger().tombstones().is_empty(), "{what}");
                 }
-            };
-            assert!(done && expected, "{stands:?}, {operation:?}: {text}, {recorded:?}");
+                _ => assert!(text.len() > 10, "an objection says why: {what}"),
+            }
         }
+    }
+}
+
+#[test]
+fn nothing_is_decided_about_a_payment_while_an_api_keeps_the_socket_of_an_overdue_call() {
+    for stands in [Stands::Overdue, Stands::TombstoneOverdue] {
+        let mut store = store(stands);
+        assert!(!store.operate(Operation::NotCharged(ID)).0, "{stands:?}");
+        // Its connection breaks, and it comes back with the call.
+        store.core.step(Now { us: store.us, wall_ms: 9_000 }, Event::Gone(API), &mut Effects::default());
+        let held = vec![HeldAttempt { attempt: AttemptId(1), age_ms: 31_000 }];
+        store.hear(API, FromApi::Hello { instance: 1, calls_max: 100, held });
+        store.hear(API, FromApi::Drain);
+        assert!(!store.operate(Operation::NotCharged(ID)).0, "{stands:?} after a reconnection");
+        store.core.step(Now { us: store.us, wall_ms: 9_000 }, Event::Gone(API), &mut Effects::default());
+        assert!(store.operate(Operation::NotCharged(ID)).0, "{stands:?} once the api has gone");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{Bounds, Cents, PaymentId, PerProcessor, Processor, Timestamp};
 use bytes::BufMut;
 
 /// Counts every change of the frames. Both ends must speak the same one.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// What the first frame says, so that a stranger on the socket is told apart from an old api.
 pub const PROTOCOL_MAGIC: [u8; 4] = *b"ESPO";
@@ -75,6 +75,14 @@ pub struct Lease {
 
 /// How long after its `requestedAt` a fresh lease may begin, in milliseconds (MONEY.md, table of events).
 pub const LEASE_FRESH_MS: u64 = 50;
+
+/// How long a call may be out before it is overdue, in milliseconds: its api keeps the socket and still takes the answer, but
+/// the call counts against no cap any more.
+pub const CALL_OVERDUE_MS: u64 = 30_000;
+
+/// How long after its lease a health call may begin, in milliseconds. Health calls are leased 5.2 s apart and a processor
+/// answers one in 5 s.
+pub const HEALTH_FRESH_MS: u64 = 150;
 
 /// What became of an attempt, as far as its own api can prove it (MONEY.md, table of events).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +153,8 @@ pub enum Health {
     Busy,
     /// No usable answer in time.
     Unanswered,
+    /// The api never began: the lease was stale.
+    HandedBack,
 }
 
 /// A set of payments that an operator can look through.
@@ -175,8 +185,13 @@ pub enum Operation {
         /// Where to go on: 0, then what the answer before said.
         from: u32,
     },
-    /// Its processor has charged this payment.
-    Charged(PaymentId),
+    /// A processor has charged this payment.
+    Charged {
+        /// The payment.
+        id: PaymentId,
+        /// Which processor; needed only where the store cannot know it: both claim a dead letter.
+        by: Option<Processor>,
+    },
     /// No attempt of this payment charged it, or ever will.
     NotCharged(PaymentId),
     /// Send this dead letter again.
@@ -189,7 +204,7 @@ impl Operation {
     pub fn id(&self) -> Option<PaymentId> {
         match *self {
             Self::List { .. } => None,
-            Self::Charged(id) | Self::NotCharged(id) | Self::Revive(id) => Some(id),
+            Self::Charged { id, .. } | Self::NotCharged(id) | Self::Revive(id) => Some(id),
         }
     }
 }
@@ -203,7 +218,7 @@ pub enum FromApi {
         instance: u64,
         /// How many calls it can carry at once.
         calls_max: u16,
-        /// What it still waits for. At most [`HELD_ATTEMPTS_MAX`].
+        /// What it still waits for, overdue calls included. At most [`HELD_ATTEMPTS_MAX`].
         held: Vec<HeldAttempt>,
     },
     /// I am alive; sent each second.
@@ -314,6 +329,9 @@ pub enum FromStore {
     HealthLease {
         /// Which one.
         processor: Processor,
+        /// The store's wall clock at the lease, in milliseconds since 1970: a call that does not begin within
+        /// [`HEALTH_FRESH_MS`] of it is handed back.
+        issued_ms: u64,
     },
     /// Reports up to this one are as durable as the mode demands and need not be kept.
     Acknowledge {
@@ -498,6 +516,13 @@ impl<'a> Fields<'a> {
         Processor::from_byte(byte).map_or_else(|| self.broken(), Ok)
     }
 
+    fn optional_processor(&mut self) -> Result<Option<Processor>, FrameError> {
+        match self.u8()? {
+            NO_PROCESSOR => Ok(None),
+            byte => Processor::from_byte(byte).map_or_else(|| self.broken(), |processor| Ok(Some(processor))),
+        }
+    }
+
     fn totals(&mut self) -> Result<Totals, FrameError> {
         Ok(Totals { count: self.u64()?, cents: self.cents()? })
     }
@@ -528,7 +553,7 @@ impl<'a> Fields<'a> {
                 let Some(listing) = listing else { return self.broken() };
                 Operation::List { listing, from: self.u32()? }
             }
-            1 => Operation::Charged(self.id()?),
+            1 => Operation::Charged { id: self.id()?, by: self.optional_processor()? },
             2 => Operation::NotCharged(self.id()?),
             3 => Operation::Revive(self.id()?),
             _ => return self.broken(),
@@ -544,6 +569,9 @@ impl<'a> Fields<'a> {
         if self.rest.is_empty() { Ok(message) } else { self.broken() }
     }
 }
+
+/// In the place of a processor that is not named.
+const NO_PROCESSOR: u8 = 0xff;
 
 fn put_bound(out: &mut Vec<u8>, bound: Option<Timestamp>) {
     out.put_u8(u8::from(bound.is_some()));
@@ -615,6 +643,7 @@ impl Message for FromApi {
                     Health::Answered { failing, min_response_ms } => (0, *failing, *min_response_ms),
                     Health::Busy => (1, false, 0),
                     Health::Unanswered => (2, false, 0),
+                    Health::HandedBack => (3, false, 0),
                 };
                 out.put_u8(kind);
                 out.put_u8(u8::from(failing));
@@ -629,7 +658,11 @@ impl Message for FromApi {
                         out.put_u8(*listing as u8);
                         return out.put_u32_le(*from);
                     }
-                    Operation::Charged(id) => (1, id),
+                    Operation::Charged { id, by } => {
+                        out.put_u8(1);
+                        out.put_u128_le(id.0);
+                        return out.put_u8(by.map_or(NO_PROCESSOR, |processor| processor as u8));
+                    }
                     Operation::NotCharged(id) => (2, id),
                     Operation::Revive(id) => (3, id),
                 };
@@ -680,6 +713,7 @@ impl Message for FromApi {
                     0 => Health::Answered { failing, min_response_ms },
                     1 => Health::Busy,
                     2 => Health::Unanswered,
+                    3 => Health::HandedBack,
                     _ => return fields.broken(),
                 };
                 Self::HealthReport { processor, health }
@@ -721,7 +755,10 @@ impl Message for FromStore {
                 out.put_u8(lease.kind as u8);
                 out.put_u8(u8::from(lease.fresh));
             }),
-            Self::HealthLease { processor } => frame(out, 71, |out| out.put_u8(*processor as u8)),
+            Self::HealthLease { processor, issued_ms } => frame(out, 71, |out| {
+                out.put_u8(*processor as u8);
+                out.put_u64_le(*issued_ms);
+            }),
             Self::Acknowledge { sequence } => frame(out, 72, |out| out.put_u64_le(*sequence)),
             Self::Operated { request, done, next, text } => frame(out, 73, |out| {
                 out.put_u64_le(*request);
@@ -766,7 +803,7 @@ impl Message for FromStore {
                 kind: if fields.bool()? { CallKind::Get } else { CallKind::Post },
                 fresh: fields.bool()?,
             }),
-            71 => Self::HealthLease { processor: fields.processor()? },
+            71 => Self::HealthLease { processor: fields.processor()?, issued_ms: fields.u64()? },
             72 => Self::Acknowledge { sequence: fields.u64()? },
             73 => {
                 let (request, done) = (fields.u64()?, fields.bool()?);

@@ -19,6 +19,7 @@ pub type Sample = (Vec<(&'static str, String)>, u64);
 pub struct Snapshot {
     counters: Vec<Family>,
     gauges: Vec<Family>,
+    signed: Vec<(&'static str, &'static str, i64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,6 +38,11 @@ impl Snapshot {
     /// Adds numbers that go up and down.
     pub fn gauge(&mut self, name: &'static str, help: &'static str, samples: Vec<Sample>) {
         self.gauges.push(Family { name, help, samples });
+    }
+
+    /// Adds a number that may be below zero.
+    pub fn signed_gauge(&mut self, name: &'static str, help: &'static str, value: i64) {
+        self.signed.push((name, help, value));
     }
 
     /// The text, with `prefix` before every name.
@@ -75,6 +81,10 @@ impl Collector for Snapshot {
         for family in &self.gauges {
             encode(&mut encoder, family, |value| ConstGauge::new(i64::try_from(*value).unwrap_or(i64::MAX)))?;
         }
+        for &(name, help, value) in &self.signed {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
         Ok(())
     }
 }
@@ -104,9 +114,11 @@ mod tests {
         let mut snapshot = Snapshot::default();
         snapshot.counter("requests", "Requests", vec![(vec![("status", "202".to_owned())], 3)]);
         snapshot.gauge("connections", "Connections", plain(7));
+        snapshot.signed_gauge("adjusted_cents", "Adjusted", -3);
         let text = snapshot.render("api");
         assert!(text.contains("api_requests_total{status=\"202\"} 3\n"), "{text}");
         assert!(text.contains("# TYPE api_connections gauge\napi_connections 7\n"), "{text}");
+        assert!(text.contains("# TYPE api_adjusted_cents gauge\napi_adjusted_cents -3\n"), "{text}");
         let joined = join(&[&text, "store_x 1\n# EOF\n"]);
         assert_eq!(joined.matches("# EOF").count(), 1);
         assert!(joined.ends_with("store_x 1\n# EOF\n"), "{joined}");

@@ -47,7 +47,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     ];
     prop_oneof![
         (listing, any::<u32>()).prop_map(|(listing, from)| Operation::List { listing, from }),
-        any::<u128>().prop_map(|id| Operation::Charged(PaymentId(id))),
+        (any::<u128>(), proptest::option::of(processor()))
+            .prop_map(|(id, by)| Operation::Charged { id: PaymentId(id), by }),
         any::<u128>().prop_map(|id| Operation::NotCharged(PaymentId(id))),
         any::<u128>().prop_map(|id| Operation::Revive(PaymentId(id))),
     ]
@@ -124,7 +125,8 @@ fn from_store() -> impl Strategy<Value = FromStore> {
                 fresh,
             })
         ),
-        processor().prop_map(|processor| FromStore::HealthLease { processor }),
+        (processor(), any::<u64>())
+            .prop_map(|(processor, issued_ms)| FromStore::HealthLease { processor, issued_ms }),
         any::<u64>().prop_map(|sequence| FromStore::Acknowledge { sequence }),
         (any::<u64>(), any::<bool>(), any::<Option<u32>>(), "\\PC{0,200}")
             .prop_map(|(request, done, next, text)| FromStore::Operated { request, done, next, text }),

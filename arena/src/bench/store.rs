@@ -147,7 +147,7 @@ impl Api {
                     FromApi::Drain.encode(&mut self.out);
                 }
             }
-            FromStore::HealthLease { processor } => {
+            FromStore::HealthLease { processor, .. } => {
                 FromApi::HealthReport { processor: *processor, health: Health::Busy }.encode(&mut self.out);
             }
             FromStore::Acknowledge { sequence } => self.acknowledged = *sequence,

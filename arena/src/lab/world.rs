@@ -309,7 +309,7 @@ impl<'a> World<'a> {
                     self.schedule.after(way_us + micros(PAUSE), What::Post(user));
                 }
                 FromStore::Lease(lease) => self.call(api, &lease),
-                FromStore::HealthLease { processor } => {
+                FromStore::HealthLease { processor, .. } => {
                     let way_us = self.way() + self.way();
                     self.schedule.after(way_us, What::AskHealth { api, processor });
                 }

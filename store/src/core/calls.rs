@@ -1,8 +1,9 @@
 //! The calls that are out: which api makes them, since when, and how many each side may still carry.
 //!
 //! This is the volatile half of an attempt. A call that is open keeps its payment from being repeated and counts
-//! against the caps (invariant 27); a call that is overdue (an api gave up waiting but keeps the socket) does neither,
-//! and its answer is still welcome. All of it dies with the process; what an attempt proves does not depend on it.
+//! against the caps (invariant 27). A call that is overdue does neither: its api keeps the socket and still takes the
+//! answer, so that no operator decides about its payment meanwhile. All of it dies with the process; what an attempt
+//! proves does not depend on it.
 
 use super::ApiId;
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct Call {
 #[derive(Debug, Default)]
 pub struct Calls {
     open: PerProcessor<BTreeMap<AttemptId, Call>>,
+    /// Which api keeps the socket of an overdue call. Bounded by what apis hold: a hello lists them.
+    overdue: PerProcessor<BTreeMap<AttemptId, ApiId>>,
     /// `GET`s. They charge nothing, so they have numbers of their own and no intent.
     inquiries: PerProcessor<BTreeMap<AttemptId, Call>>,
     next_inquiry: u64,
@@ -65,8 +68,16 @@ impl Calls {
         attempt.0 & INQUIRY_BIT != 0
     }
 
+    /// A call is overdue: its socket is kept. Tells the call if it was open until now.
+    pub fn keep_overdue(&mut self, processor: Processor, attempt: AttemptId, api: ApiId) -> Option<Call> {
+        let call = self.open[processor].remove(&attempt);
+        self.overdue[processor].insert(attempt, api);
+        call
+    }
+
     /// Ends a call of either kind and tells which it was. `None` when it was not out.
     pub fn end(&mut self, processor: Processor, attempt: AttemptId) -> Option<(Call, CallKind)> {
+        self.overdue[processor].remove(&attempt);
         let post = self.open[processor].remove(&attempt).map(|call| (call, CallKind::Post));
         post.or_else(|| self.inquiries[processor].remove(&attempt).map(|call| (call, CallKind::Get)))
     }
@@ -76,6 +87,7 @@ impl Calls {
         let mut ended = Vec::new();
         for processor in Processor::BOTH {
             self.inquiries[processor].retain(|_, call| call.api != api);
+            self.overdue[processor].retain(|_, keeper| *keeper != api);
             let gone = self.open[processor].extract_if(.., |_, call| call.api == api);
             ended.extend(gone.map(|(attempt, call)| (processor, attempt, call)));
         }
@@ -98,6 +110,12 @@ impl Calls {
     #[must_use]
     pub fn is_open(&self, processor: Processor, attempt: AttemptId) -> bool {
         self.open[processor].contains_key(&attempt)
+    }
+
+    /// True while an answer of this attempt may still come: its call is open or overdue.
+    #[must_use]
+    pub fn may_be_answered(&self, processor: Processor, attempt: AttemptId) -> bool {
+        self.is_open(processor, attempt) || self.overdue[processor].contains_key(&attempt)
     }
 
     /// When the oldest open call after `watermark` went out. Attempts are numbered in the order of their leases.

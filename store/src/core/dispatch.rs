@@ -110,7 +110,7 @@ impl Core {
         while let Some(processor) = self.router.take_health_call(now.us) {
             self.counters.health_calls[processor] += 1;
             self.health_asker[processor] = Some(api);
-            effects.sends.push((api, FromStore::HealthLease { processor }));
+            effects.sends.push((api, FromStore::HealthLease { processor, issued_ms: now.wall_ms }));
         }
     }
 }

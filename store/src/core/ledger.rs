@@ -74,7 +74,8 @@ struct Payment {
     standing: Standing,
     /// One bit for each processor that refused it for good.
     refused: u8,
-    conflicted: bool,
+    /// One bit for each processor whose claim contradicts the rest of the evidence.
+    claims: u8,
 }
 
 const _: () = assert!(size_of::<Payment>() == 32);
@@ -85,6 +86,10 @@ const NO_SLOT: Slot = Slot(u32::MAX);
 impl Payment {
     fn is_refused_by(&self, processor: Processor) -> bool {
         self.refused & (1 << processor as u8) != 0
+    }
+
+    fn is_claimed_by(&self, processor: Processor) -> bool {
+        self.claims & (1 << processor as u8) != 0
     }
 }
 
@@ -311,7 +316,14 @@ impl Ledger {
     /// True when the evidence about a payment contradicts itself.
     #[must_use]
     pub fn is_conflicted(&self, ordinal: Ordinal) -> bool {
-        self.payments[ordinal.0 as usize].conflicted
+        self.payments[ordinal.0 as usize].claims != 0
+    }
+
+    /// True when what this processor claims of a payment contradicts the rest of the evidence: that it charged a dead letter,
+    /// or one that the other one charged, or with another amount.
+    #[must_use]
+    pub fn is_claimed_by(&self, ordinal: Ordinal, processor: Processor) -> bool {
+        self.payments[ordinal.0 as usize].is_claimed_by(processor)
     }
 
     /// True when both processors refused a payment for good: with its last attempt cleared it dies.
@@ -339,7 +351,7 @@ impl Ledger {
                     true;
                 self.queue.take(ordinal);
             }
-            Record::Conflicted { ordinal } => self.apply_conflicted(ordinal),
+            Record::Conflicted { ordinal, processor } => self.apply_conflicted(ordinal, processor),
             Record::Died { ordinal } => {
                 assert_eq!(self.standing(ordinal), Standing::Queued, "only a queued payment dies");
                 assert!(self.is_refused_by_both(ordinal), "a dead letter was refused by both");
@@ -355,6 +367,10 @@ impl Ledger {
             }
             Record::TombstoneCharged { id } => {
                 self.tombstones.get_mut(&id).expect("a tombstone was charged").is_charged = true;
+            }
+            Record::Resolved { ordinal } if self.standing(ordinal) == Standing::Dead => {
+                self.payments[ordinal.0 as usize].claims = 0;
+                self.conflicts -= 1;
             }
             Record::Resolved { ordinal } => {
                 self.flights.remove(&ordinal).expect("an operator resolves a payment in flight");
@@ -379,7 +395,7 @@ impl Ledger {
         // While the shard grows it asks for the ids of the payments before; the new one is not among them.
         self.index.insert(id, ordinal, |ordinal| payments[ordinal.0 as usize].id);
         let standing = Standing::Queued;
-        self.payments.push(Payment { id, cents, slot: NO_SLOT, standing, refused: 0, conflicted: false });
+        self.payments.push(Payment { id, cents, slot: NO_SLOT, standing, refused: 0, claims: 0 });
         self.queue.push(ordinal);
         for totals in [&mut self.balance.accepted, &mut self.balance.queued] {
             totals.count += 1;
@@ -432,11 +448,12 @@ impl Ledger {
             return;
         }
         let mut kept = vec![false; self.summary.len()];
-        for ordinal in self.flights.keys() {
-            let slot = self.payments[ordinal.0 as usize].slot;
-            if slot != NO_SLOT {
-                kept[slot.0 as usize] = true;
-            }
+        let in_flight = self.flights.keys().map(|ordinal| &self.payments[ordinal.0 as usize]);
+        // An operator may find that one of these was charged.
+        let claimed =
+            self.payments.iter().filter(|payment| payment.standing == Standing::Dead && payment.claims != 0);
+        for slot in in_flight.chain(claimed).map(|payment| payment.slot).filter(|slot| *slot != NO_SLOT) {
+            kept[slot.0 as usize] = true;
         }
         let moved = self.summary.compact(|slot| kept[slot.0 as usize]);
         for at in 0..self.payments.len() {
@@ -480,10 +497,13 @@ impl Ledger {
     }
 
     fn apply_charged(&mut self, ordinal: Ordinal, processor: Processor, terms: Terms) {
-        assert!(
-            !matches!(self.standing(ordinal), Standing::Charged(_) | Standing::Dead),
-            "charged and dead are final"
-        );
+        match self.standing(ordinal) {
+            Standing::Charged(_) => panic!("charged is final"),
+            Standing::Dead => {
+                assert!(self.is_claimed_by(ordinal, processor), "dead is final without a claim");
+            }
+            Standing::Queued | Standing::InFlight => (),
+        }
         self.queue.take(ordinal);
         let flight = self.flights.remove(&ordinal);
         if let Some(flight) = flight.as_ref().filter(|flight| flight.sealed || flight.unanswered.len() > 1) {
@@ -505,12 +525,10 @@ impl Ledger {
         self.stand(ordinal, Standing::Charged(processor));
     }
 
-    fn apply_conflicted(&mut self, ordinal: Ordinal) {
+    fn apply_conflicted(&mut self, ordinal: Ordinal, processor: Processor) {
         let payment = &mut self.payments[ordinal.0 as usize];
-        if !payment.conflicted {
-            payment.conflicted = true;
-            self.conflicts += 1;
-        }
+        self.conflicts += u64::from(payment.claims == 0);
+        payment.claims |= 1 << processor as u8;
     }
 
     fn apply_purged(&mut self) {

@@ -33,11 +33,13 @@ use ledger::{Ledger, Standing, Subject};
 use mutant::Mutant;
 use pinned::Pinned;
 use queue::Ordinal;
-use record::{Negative, Record};
+use record::{Negative, Record, Terms};
 use router::{Router, RouterConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use wire::frame::{Accepted, AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Outcome, Report};
+use wire::frame::{
+    Accepted, AttemptId, CALL_OVERDUE_MS, CallKind, FromApi, FromStore, HeldAttempt, Outcome, Report,
+};
 use wire::{PerProcessor, Processor};
 
 /// After a start, attempts of the time before wait so long for an api that still holds their call.
@@ -363,6 +365,10 @@ impl Core {
             }
         }
         for (processor, attempt, call) in claimed {
+            if now.us.saturating_sub(call.since_us) >= CALL_OVERDUE_MS * 1000 {
+                self.calls.keep_overdue(processor, attempt, api);
+                continue;
+            }
             self.begin(processor, attempt, call);
             self.router.on_claimed(processor);
             if let Some(ordinal) = self.ledger.find(call.id) {
@@ -403,7 +409,7 @@ impl Core {
     fn on_report(&mut self, now: Now, api: ApiId, report: &Report, effects: &mut Effects) {
         self.counters.reports[report.processor][outcome_index(report.outcome)] += 1;
         self.apis.note_report(api, report.sequence, now);
-        let ended = self.end_call(report);
+        let ended = self.end_call(api, report);
         let is_inquiry = Calls::is_inquiry(report.attempt);
         if is_inquiry && ended.is_none_or(|call| call.id != report.id) {
             // It was asked before a purge, or by another store: it will be asked again.
@@ -426,8 +432,13 @@ impl Core {
         }
     }
 
-    fn end_call(&mut self, report: &Report) -> Option<Call> {
-        let (call, kind) = self.calls.end(report.processor, report.attempt)?;
+    fn end_call(&mut self, api: ApiId, report: &Report) -> Option<Call> {
+        let Report { processor, attempt, .. } = *report;
+        let (call, kind) = if report.outcome == Outcome::Overdue && self.ledger.has_made(attempt) {
+            (self.calls.keep_overdue(processor, attempt, api)?, CallKind::Post)
+        } else {
+            self.calls.end(processor, attempt)?
+        };
         if kind == CallKind::Post {
             self.apis.note_ended(call.api);
         }
@@ -464,7 +475,13 @@ impl Core {
 
     fn alarm(&mut self, report: &Report, records: &[Record], effects: &mut Effects) {
         let strange = records.iter().any(|record| {
-            matches!(record, Record::Surprised { .. } | Record::Conflicted { .. } | Record::Died { .. })
+            matches!(
+                record,
+                Record::Surprised { .. }
+                    | Record::Conflicted { .. }
+                    | Record::Died { .. }
+                    | Record::Charged { terms: Terms::Theirs { .. }, .. }
+            )
         });
         if strange || matches!(report.outcome, Outcome::Refused | Outcome::Misaddressed) {
             self.counters.alarms += 1;

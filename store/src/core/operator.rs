@@ -2,12 +2,15 @@
 //!
 //! | decision | about | recorded as |
 //! |---|---|---|
-//! | charged | a payment in flight, or a tombstone, no call of which is open | charged; tombstone charged |
-//! | not charged | the same | resolved, and died when both refused it; tombstone resolved |
-//! | revive | a dead letter | revived: queued again, refused by nobody |
+//! | charged | a payment in flight, or a tombstone, of which no call can be answered any more | charged; tombstone charged |
+//! | charged | a dead letter that a processor claims to have charged | charged |
+//! | not charged | a payment in flight, or a tombstone, as above | resolved, and died when both refused it; tombstone resolved |
+//! | not charged | a dead letter that a processor claims | resolved: it is a dead letter without a claim |
+//! | revive | a dead letter that no processor claims | revived: queued again, with no refusal remembered |
 //!
 //! A decision is a record like any other, and what contradicts it later is a conflict like any other. While a call of the
-//! payment is open nothing is decided: its answer may come any moment, and it knows better.
+//! payment is open, or overdue with its socket kept by an api, nothing is decided: its answer may come at any moment, and
+//! it knows better.
 
 use super::Core;
 use super::calls::Calls;
@@ -16,8 +19,8 @@ use super::queue::Ordinal;
 use super::record::{Record, Terms};
 use std::fmt::{self, Write};
 use std::ops::Bound;
-use wire::PaymentId;
-use wire::frame::{Listing, Operation};
+use wire::frame::{AttemptId, Listing, Operation};
+use wire::{PaymentId, Processor};
 
 /// Payments of one page: some 200 bytes each, so that a page fits into a frame.
 const PAGE_LEN: usize = 200;
@@ -37,18 +40,39 @@ pub(super) enum Objection {
     Charged,
     Dead,
     NotDead,
+    Claimed,
+    ClaimedByBoth,
+    Elsewhere(Processor),
+    NotClaimedBy(Processor),
 }
 
 impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let text = match self {
+            Self::Elsewhere(processor) => {
+                return write!(f, "it was sent to {processor} only: the other one cannot have charged it");
+            }
+            Self::NotClaimedBy(processor) => {
+                return write!(
+                    f,
+                    "{processor} does not claim it: `store list conflicts` shows which one does"
+                );
+            }
             Self::Unknown => "no payment with this id is known since the last purge",
-            Self::CallOpen => "a call of it is open: wait for its answer, or end the api that makes it",
+            Self::CallOpen => "a call of it may still be answered: wait, or end the api that makes it",
             Self::Queued => "it waits in the queue: there is nothing to resolve",
             Self::Charged => "it is charged, and charged is final",
             Self::Dead => "it is a dead letter: `store revive ID` sends it again",
             Self::NotDead => "it is no dead letter",
-        })
+            Self::Claimed => {
+                "a processor claims to have charged it: look at its books, then `store resolve ID charged` or \
+                 `not-charged`"
+            }
+            Self::ClaimedByBoth => {
+                "both processors claim to have charged it: name the one to count it at with --by"
+            }
+        };
+        f.write_str(text)
     }
 }
 
@@ -69,8 +93,8 @@ impl Core {
                 let (text, next) = self.list(listing, from);
                 return Answer { records: Vec::new(), done: true, next, text };
             }
-            Operation::Charged(id) => self.resolve(id, true),
-            Operation::NotCharged(id) => self.resolve(id, false),
+            Operation::Charged { id, by } => self.resolve_charged(id, by),
+            Operation::NotCharged(id) => self.resolve_not_charged(id),
             Operation::Revive(id) => self.revive(id),
         };
         let (records, done, text) = match decided {
@@ -80,39 +104,81 @@ impl Core {
         Answer { records, done, next: None, text }
     }
 
-    fn resolve(&self, id: PaymentId, is_charged: bool) -> Result<Vec<Record>, Objection> {
-        let is_open = |flight: &Flight| {
-            flight.unanswered.iter().any(|attempt| self.calls().is_open(flight.processor, *attempt))
-        };
-        if let Some(tombstone) = self.ledger().tombstones().get(&id) {
-            return match tombstone {
-                Tombstone { is_charged: true, .. } => Err(Objection::Charged),
-                Tombstone { flight, .. } if is_open(flight) => Err(Objection::CallOpen),
-                _ if is_charged => Ok(vec![Record::TombstoneCharged { id }]),
-                _ => Ok(vec![Record::TombstoneResolved { id }]),
-            };
+    fn resolve_charged(&self, id: PaymentId, by: Option<Processor>) -> Result<Vec<Record>, Objection> {
+        let ledger = self.ledger();
+        if let Some(tombstone) = ledger.tombstones().get(&id) {
+            self.resolvable(tombstone)?;
+            check_by(&tombstone.flight, by)?;
+            return Ok(vec![Record::TombstoneCharged { id }]);
         }
-        let ordinal = self.ledger().find(id).ok_or(Objection::Unknown)?;
-        match (self.ledger().standing(ordinal), self.ledger().flights().get(&ordinal)) {
-            (Standing::Charged(_), _) => Err(Objection::Charged),
-            (Standing::Dead, _) => Err(Objection::Dead),
-            (Standing::InFlight, Some(flight)) if is_open(flight) => Err(Objection::CallOpen),
-            (Standing::InFlight, Some(flight)) if is_charged => {
-                Ok(vec![Record::Charged { ordinal, processor: flight.processor, terms: Terms::Ours }])
+        let ordinal = ledger.find(id).ok_or(Objection::Unknown)?;
+        let processor = match ledger.standing(ordinal) {
+            Standing::Charged(_) => return Err(Objection::Charged),
+            Standing::Queued => return Err(Objection::Queued),
+            Standing::Dead => self.claimant(ordinal, by)?,
+            Standing::InFlight => {
+                let flight = self.settled_flight(ordinal)?;
+                check_by(flight, by)?;
+                flight.processor
             }
-            (Standing::InFlight, Some(_)) if self.ledger().is_refused_by_both(ordinal) => {
-                Ok(vec![Record::Resolved { ordinal }, Record::Died { ordinal }])
+        };
+        Ok(vec![Record::Charged { ordinal, processor, terms: Terms::Ours }])
+    }
+
+    fn resolve_not_charged(&self, id: PaymentId) -> Result<Vec<Record>, Objection> {
+        let ledger = self.ledger();
+        if let Some(tombstone) = ledger.tombstones().get(&id) {
+            self.resolvable(tombstone)?;
+            return Ok(vec![Record::TombstoneResolved { id }]);
+        }
+        let ordinal = ledger.find(id).ok_or(Objection::Unknown)?;
+        let resolved = Record::Resolved { ordinal };
+        match ledger.standing(ordinal) {
+            Standing::Charged(_) => Err(Objection::Charged),
+            Standing::Queued => Err(Objection::Queued),
+            Standing::Dead if ledger.is_conflicted(ordinal) => Ok(vec![resolved]),
+            Standing::Dead => Err(Objection::Dead),
+            Standing::InFlight => {
+                self.settled_flight(ordinal)?;
+                let dies = ledger.is_refused_by_both(ordinal).then_some(Record::Died { ordinal });
+                Ok([resolved].into_iter().chain(dies).collect())
             }
-            (Standing::InFlight, Some(_)) => Ok(vec![Record::Resolved { ordinal }]),
-            (Standing::Queued | Standing::InFlight, _) => Err(Objection::Queued),
         }
     }
 
     fn revive(&self, id: PaymentId) -> Result<Vec<Record>, Objection> {
         let ordinal = self.ledger().find(id).ok_or(Objection::Unknown)?;
         match self.ledger().standing(ordinal) {
+            Standing::Dead if self.ledger().is_conflicted(ordinal) => Err(Objection::Claimed),
             Standing::Dead => Ok(vec![Record::Revived { ordinal }]),
             _ => Err(Objection::NotDead),
+        }
+    }
+
+    /// The attempts of a payment in flight, none of which can be answered any more.
+    fn settled_flight(&self, ordinal: Ordinal) -> Result<&Flight, Objection> {
+        let flight = self.ledger().flights().get(&ordinal).ok_or(Objection::Queued)?;
+        self.check_settled(flight).map(|()| flight)
+    }
+
+    fn resolvable(&self, tombstone: &Tombstone) -> Result<(), Objection> {
+        if tombstone.is_charged { Err(Objection::Charged) } else { self.check_settled(&tombstone.flight) }
+    }
+
+    fn check_settled(&self, flight: &Flight) -> Result<(), Objection> {
+        let may_be_answered = |at: &AttemptId| self.calls().may_be_answered(flight.processor, *at);
+        if flight.unanswered.iter().any(may_be_answered) { Err(Objection::CallOpen) } else { Ok(()) }
+    }
+
+    /// The processor that charged a dead letter, by its own claim and where both claim it by the operator's word.
+    fn claimant(&self, ordinal: Ordinal, by: Option<Processor>) -> Result<Processor, Objection> {
+        let claims = Processor::BOTH.map(|processor| self.ledger().is_claimed_by(ordinal, processor));
+        match (by, claims) {
+            (_, [false, false]) => Err(Objection::Dead),
+            (None, [true, true]) => Err(Objection::ClaimedByBoth),
+            (None, [is_default, _]) => Ok(if is_default { Processor::Default } else { Processor::Fallback }),
+            (Some(by), _) if self.ledger().is_claimed_by(ordinal, by) => Ok(by),
+            (Some(by), _) => Err(Objection::NotClaimedBy(by)),
         }
     }
 
@@ -145,6 +211,13 @@ impl Core {
             }
         }
         (page.text, page.next)
+    }
+}
+
+fn check_by(flight: &Flight, by: Option<Processor>) -> Result<(), Objection> {
+    match by {
+        Some(by) if by != flight.processor => Err(Objection::Elsewhere(flight.processor)),
+        _ => Ok(()),
     }
 }
 
@@ -186,14 +259,18 @@ fn payment_line(ledger: &Ledger, ordinal: Ordinal) -> String {
         Standing::Charged(processor) => format!("charged by {processor}"),
         Standing::Dead => "dead letter".to_owned(),
     };
-    format!("{} {} {standing}", ledger.id(ordinal), ledger.cents(ordinal))
+    let claims = Processor::BOTH.into_iter().filter(|processor| ledger.is_claimed_by(ordinal, *processor));
+    let claims: String = claims.map(|processor| format!(", claimed by {processor}")).collect();
+    format!("{} {} {standing}{claims}", ledger.id(ordinal), ledger.cents(ordinal))
 }
 
 fn flight_words(flight: &Flight, calls: &Calls) -> String {
-    let open = flight.unanswered.iter().filter(|attempt| calls.is_open(flight.processor, **attempt)).count();
+    let count = |is_so: &dyn Fn(AttemptId) -> bool| flight.unanswered.iter().filter(|at| is_so(**at)).count();
+    let open = count(&|attempt| calls.is_open(flight.processor, attempt));
+    let overdue = count(&|attempt| calls.may_be_answered(flight.processor, attempt)) - open;
     let surprised = if flight.surprised { ", which held it before" } else { "" };
     format!(
-        ", on {}{surprised} at {}, {} attempts without an answer, {open} calls open",
+        ", on {}{surprised} at {}, {} attempts without an answer, {open} calls open, {overdue} overdue",
         flight.processor,
         flight.requested_at,
         flight.unanswered.len()

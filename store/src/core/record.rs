@@ -79,10 +79,12 @@ pub enum Record {
         /// The payment.
         ordinal: Ordinal,
     },
-    /// Evidence contradicts: the payment is flagged for people.
+    /// This processor claims what contradicts the rest of the evidence: the payment is flagged for people.
     Conflicted {
         /// The payment.
         ordinal: Ordinal,
+        /// Which processor.
+        processor: Processor,
     },
     /// Both processors refuse the payment for good.
     Died {
@@ -103,7 +105,8 @@ pub enum Record {
         /// The payment.
         id: PaymentId,
     },
-    /// An operator says that no attempt of this payment charged it, or ever will.
+    /// An operator says that no attempt of this payment charged it, or ever will: a payment in flight is queued again, and no
+    /// processor claims a dead letter any more.
     Resolved {
         /// The payment.
         ordinal: Ordinal,
@@ -163,9 +166,10 @@ impl Record {
                 out.put_u8(6);
                 out.put_u32_le(ordinal.0);
             }
-            Self::Conflicted { ordinal } => {
+            Self::Conflicted { ordinal, processor } => {
                 out.put_u8(7);
                 out.put_u32_le(ordinal.0);
+                out.put_u8(processor as u8);
             }
             Self::Died { ordinal } => {
                 out.put_u8(8);
@@ -233,7 +237,7 @@ impl Record {
                 terms: Terms::Theirs { requested_at: fields.time()?, cents: fields.cents()? },
             },
             6 => Self::Surprised { ordinal: fields.ordinal()? },
-            7 => Self::Conflicted { ordinal: fields.ordinal()? },
+            7 => Self::Conflicted { ordinal: fields.ordinal()?, processor: fields.processor()? },
             8 => Self::Died { ordinal: fields.ordinal()? },
             9 => Self::Purged,
             10 => Self::TombstoneCleared { id: fields.id()?, attempt: fields.attempt()? },
@@ -269,7 +273,7 @@ pub(crate) mod tests {
                     4 => Record::Charged { ordinal, processor, terms: Terms::Ours },
                     5 => Record::Charged { ordinal, processor, terms: Terms::Theirs { requested_at, cents } },
                     6 => Record::Surprised { ordinal },
-                    7 => Record::Conflicted { ordinal },
+                    7 => Record::Conflicted { ordinal, processor },
                     8 => Record::Died { ordinal },
                     9 => Record::Purged,
                     10 => Record::TombstoneCleared { id, attempt },

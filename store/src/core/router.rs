@@ -95,7 +95,8 @@ const HEALTH_SILENT_MS: u64 = 12_000;
 /// canary, whatever it says of itself.
 const ANSWERS_SILENT_MS: u64 = 30_000;
 
-/// Between two health calls to one processor; counted at sending (CONTRACT section 2: one each 5 s, whoever asks).
+/// Between two health calls to one processor: from the answer to the one before, which was sent earlier, or from a lease that
+/// brought none (CONTRACT section 2: a processor answers one in 5 s, whichever client asks).
 const HEALTH_INTERVAL_MS: u64 = 5_200;
 
 /// A health call without an answer for so long is given up: the processor holds it for at most two windows.
@@ -633,6 +634,10 @@ impl Router {
         let Some(asked_us) = belief.health_out_since_us.take() else {
             return;
         };
+        if health != Health::HandedBack {
+            // It was sent at the latest when its answer came.
+            belief.health_next_us = belief.health_next_us.max(now_us + HEALTH_INTERVAL_MS * 1000);
+        }
         let Health::Answered { failing, min_response_ms } = health else {
             return;
         };

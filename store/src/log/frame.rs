@@ -24,7 +24,7 @@ use bytes::BufMut;
 use crc32fast::Hasher;
 
 /// Counts every change of these formats. A log of another version is refused with both numbers.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Bytes of a segment's header.
 pub const SEGMENT_HEADER_BYTES: usize = 64;
@@ -224,10 +224,11 @@ mod tests {
     #[test]
     fn another_version_is_told_by_its_number() {
         let mut bytes = SegmentHeader { segment: 0, first_sequence: 1, chain: 0, created_ms: 0 }.encode();
-        bytes[8] = 3;
+        let other = FORMAT_VERSION + 1;
+        bytes[8..12].copy_from_slice(&other.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..60]);
         bytes[60..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(3)));
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(other)));
     }
 
     #[test]

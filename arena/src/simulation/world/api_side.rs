@@ -208,7 +208,7 @@ fn judge(lease: &Lease, answered: &Answered) -> (Outcome, u16) {
         Answered::With(status, announced, body) => {
             let content_length = announced.then_some(body.len() as u64);
             let answer = Answer { status: *status, content_length, body: Some(body.as_bytes()) };
-            (evidence::outcome(lease.kind, answer), *status)
+            (evidence::outcome(lease.kind, lease.id, answer), *status)
         }
     }
 }

@@ -52,20 +52,31 @@ impl World<'_> {
         let dead = (0..ledger.len())
             .map(|at| Ordinal(u32::try_from(at).expect("a small seed")))
             .find(|ordinal| ledger.standing(*ordinal) == Standing::Dead)
-            .map(|ordinal| Operation::Revive(ledger.id(ordinal)));
+            .map(|ordinal| self.decide_on_dead(ledger.id(ordinal), ledger.is_conflicted(ordinal)));
         let in_books = ledger.flights().iter().find_map(|(ordinal, flight)| {
             let id = ledger.id(*ordinal);
             let ours = Row { requested_at: flight.requested_at, cents: ledger.cents(*ordinal) };
-            (self.processors[flight.processor].rows.get(&id) == Some(&ours)).then_some(Operation::Charged(id))
+            (self.processors[flight.processor].rows.get(&id) == Some(&ours))
+                .then_some(Operation::Charged { id, by: None })
         });
         let left_behind = ledger.tombstones().iter().find_map(|(id, tombstone)| {
             let rows = &self.processors[tombstone.flight.processor].rows;
-            rows.contains_key(id).then_some(Operation::Charged(*id))
+            rows.contains_key(id).then_some(Operation::Charged { id: *id, by: None })
         });
         for operation in [dead, in_books, left_behind].into_iter().flatten() {
             self.decide(operation)?;
         }
         Ok(())
+    }
+
+    /// A dead letter that no processor claims is sent again; of the others the books decide.
+    fn decide_on_dead(&self, id: PaymentId, is_claimed: bool) -> Operation {
+        let has_row = |name: &Name| self.processors[*name].rows.contains_key(&id);
+        match Name::BOTH.into_iter().find(has_row) {
+            _ if !is_claimed => Operation::Revive(id),
+            Some(name) => Operation::Charged { id, by: Some(name) },
+            None => Operation::NotCharged(id),
+        }
     }
 
     /// What only an operator can end, once nothing happens at the processors any more.
@@ -77,7 +88,7 @@ impl World<'_> {
             .map(|(ordinal, flight)| (ledger.id(*ordinal), &self.processors[flight.processor]))
             .map(|(id, processor)| {
                 let is_there = processor.rows.contains_key(&id) || processor.lost.contains(&id);
-                if is_there { Operation::Charged(id) } else { Operation::NotCharged(id) }
+                if is_there { Operation::Charged { id, by: None } } else { Operation::NotCharged(id) }
             })
             .collect();
         stuck.into_iter().try_for_each(|operation| self.decide(operation))

@@ -136,11 +136,12 @@ impl Ledger {
             let fields = &mut Fields::new(payment.as_slice(), PAYMENT_BYTES as u64);
             let (id, cents, slot) = (fields.id()?, fields.cents()?, Slot(fields.number_32()?));
             let standing = standing(fields.byte()?)?;
-            let (refused, conflicted) = (fields.byte().filter(|bits| *bits <= 0b11)?, fields.flag()?);
+            let mut bits = || fields.byte().filter(|bits| *bits <= 0b11);
+            let (refused, claims) = (bits()?, bits()?);
             let payments = &self.payments;
             self.index.insert(id, Ordinal(number), |ordinal| payments[ordinal.0 as usize].id);
-            self.payments.push(Payment { id, cents, slot, standing, refused, conflicted });
-            self.conflicts += u64::from(conflicted);
+            self.payments.push(Payment { id, cents, slot, standing, refused, claims });
+            self.conflicts += u64::from(claims != 0);
             count_in(self.balance.of(standing), cents)?;
             count_in(&mut self.balance.accepted, cents)?;
         }
@@ -264,7 +265,7 @@ impl Frozen {
             bytes[24..28].copy_from_slice(&payment.slot.0.to_le_bytes());
             bytes[28] = number(payment.standing);
             bytes[29] = payment.refused;
-            bytes[30] = u8::from(payment.conflicted);
+            bytes[30] = payment.claims;
             out.write_all(&bytes)?;
         }
         self.summary.put(out)?;
@@ -361,7 +362,7 @@ mod tests {
         intend(&mut ledger, 5, Processor::Fallback);
         let theirs = Terms::Theirs { requested_at: Timestamp::from_ms(700), cents: Cents(99) };
         ledger.apply(&Record::Charged { ordinal: Ordinal(5), processor: Processor::Fallback, terms: theirs });
-        ledger.apply(&Record::Conflicted { ordinal: Ordinal(5) });
+        ledger.apply(&Record::Conflicted { ordinal: Ordinal(5), processor: Processor::Fallback });
         intend(&mut ledger, 6, Processor::Fallback);
         ledger
     }
