@@ -148,6 +148,29 @@ fn a_payment_that_is_never_answered_properly_is_posted_once_a_second_at_most() {
 }
 
 #[test]
+fn an_outage_behind_a_gateway_pins_few_payments_more_than_it_needs_to_notice_the_end() {
+    const SECONDS: u64 = 60;
+    let mut store = Store::start(1);
+    for _ in 0..SECONDS * 100 {
+        let mut open = store.pay();
+        for _ in 0..10 {
+            store.us += 1_000;
+            for lease in std::mem::take(&mut open) {
+                let outcome = match (lease.processor, lease.kind) {
+                    (HERE, CallKind::Post) => Outcome::Unclear,
+                    (_, CallKind::Post) => Outcome::Charged,
+                    (_, CallKind::Get) => Outcome::Absent,
+                };
+                open.extend(store.report(lease, outcome));
+            }
+            open.extend(store.turn(Some(FromApi::Heartbeat)));
+        }
+    }
+    let pinned = store.core.ledger().flights().len() as u64;
+    assert!(pinned <= SECONDS + 50, "{pinned} payments are pinned after {SECONDS} s");
+}
+
+#[test]
 fn what_another_store_asked_is_no_answer_to_this_one() {
     let asked = |store: &mut Store| {
         let calls = store.live_ms(1_100, |lease| (lease.kind == CallKind::Post).then_some(Outcome::Unclear));

@@ -16,6 +16,13 @@ const INQUIRIES_MAX: usize = 4;
 /// Between two inquiries at one processor.
 const INQUIRY_GAP_US: u64 = 5_000;
 
+/// With so many payments pinned to a failing processor at rest, they are its canaries, but for one free payment in each
+/// [`FREE_CANARY_INTERVAL_US`]. Each is posted once a second at most, so that these alone make up the canaries of the router.
+const CANARIES_PINNED_MIN: usize = 10;
+
+/// See [`CANARIES_PINNED_MIN`].
+const FREE_CANARY_INTERVAL_US: u64 = 1_000_000;
+
 impl Core {
     pub(super) fn dispatch_free(&mut self, now: Now, effects: &mut Effects) {
         let balance = self.ledger.balance();
@@ -45,10 +52,11 @@ impl Core {
                 break;
             }
             if self.router.state(processor, &self.calls, now.us) == State::Failing {
-                // Canaries go round, and every second one is left to the free payments, so that one payment which a
-                // processor never answers properly cannot keep its circuit open for all.
-                let free_waits = self.ledger.queue.first_free().is_some();
-                if std::mem::take(&mut self.canary_is_free[processor]) && free_waits {
+                // Canaries go round, and some are left to the free payments, so that payments which a processor never
+                // answers properly cannot keep its circuit open for all.
+                if std::mem::take(&mut self.canary_is_free[processor])
+                    && self.may_risk_a_free_canary(now, processor)
+                {
                     break;
                 }
                 ordinal =
@@ -63,6 +71,17 @@ impl Core {
             self.lease(now, ordinal, processor, api, effects);
         }
         self.inquire(now, processor, effects);
+    }
+
+    /// A free payment that becomes a canary may be pinned by it: where many are pinned already, few more have to be.
+    fn may_risk_a_free_canary(&mut self, now: Now, processor: Processor) -> bool {
+        let are_enough = self.pinned.resting_len(processor) >= CANARIES_PINNED_MIN;
+        let may_risk = !are_enough || now.us >= self.free_canary_us[processor] + FREE_CANARY_INTERVAL_US;
+        let risks = may_risk && self.ledger.queue.first_free().is_some();
+        if risks {
+            self.free_canary_us[processor] = now.us;
+        }
+        risks
     }
 
     fn lease(&mut self, now: Now, ordinal: Ordinal, processor: Processor, api: ApiId, effects: &mut Effects) {

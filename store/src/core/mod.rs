@@ -131,6 +131,8 @@ pub struct Core {
     /// The last canary among the payments that only this processor may get, and whether the next one is free.
     bound_canary: PerProcessor<Option<Ordinal>>,
     canary_is_free: PerProcessor<bool>,
+    /// When a free payment was last left to be a canary.
+    free_canary_us: PerProcessor<u64>,
     claims: Claims,
     /// Who was last told to ask for a processor's health.
     health_asker: PerProcessor<Option<ApiId>>,
@@ -169,6 +171,7 @@ impl Core {
             late: BTreeSet::new(),
             bound_canary: PerProcessor::default(),
             canary_is_free: PerProcessor::default(),
+            free_canary_us: PerProcessor::default(),
             claims: Claims::Unstarted,
             health_asker: PerProcessor::default(),
             dispatched_us: now.us,

@@ -121,6 +121,11 @@ impl Pinned {
         self.posts.first().map(|(due_us, _)| *due_us)
     }
 
+    /// How many payments that only this processor can settle have no call.
+    pub(super) fn resting_len(&self, processor: Processor) -> usize {
+        self.asks[processor].len()
+    }
+
     /// The payment to ask this processor for: the one whose turn is longest due, if any is.
     pub(super) fn first_to_ask(&self, processor: Processor, now_us: u64) -> Option<Ordinal> {
         let first = self.asks[processor].first().filter(|(due_us, _)| *due_us <= now_us);
