@@ -140,17 +140,19 @@ impl Ledger {
     /// Positive evidence counts from any api, at any time. Where it contradicts, another amount included, it is kept and
     /// flagged.
     fn positive(&self, ordinal: Ordinal, processor: Processor, terms: Terms) -> Vec<Record> {
+        let charged = Record::Charged { ordinal, processor, terms };
         let differs = matches!(terms, Terms::Theirs { cents, .. } if cents != self.cents(ordinal));
         let (contradicts, settles) = match self.standing(ordinal) {
-            Standing::Charged(by) => (by != processor || differs, false),
+            Standing::InFlight if !differs && self.verdict(ordinal, processor) == Verdict::Maybe => {
+                return vec![charged];
+            }
+            Standing::InFlight | Standing::Queued => (true, true),
+            Standing::Charged(by) => (differs || by != processor, false),
             Standing::Dead => (true, false),
-            Standing::InFlight => (differs || self.verdict(ordinal, processor) != Verdict::Maybe, true),
-            Standing::Queued => (true, true),
         };
         let is_new = contradicts && !self.is_claimed_by(ordinal, processor);
         let conflicted = is_new.then_some(Record::Conflicted { ordinal, processor });
-        let charged = settles.then_some(Record::Charged { ordinal, processor, terms });
-        conflicted.into_iter().chain(charged).collect()
+        conflicted.into_iter().chain(settles.then_some(charged)).collect()
     }
 
     /// A negative answer counts once, and only for the attempt that got it (invariant 11).
