@@ -2,7 +2,8 @@
 //! which calls are out, and which reports the store has not acknowledged.
 //!
 //! * A request is held up to [`HOLD_US`], also while there is no store. After a loss everything is asked again, but a
-//!   purge: sent twice it would also wipe what was acknowledged between the two.
+//!   purge: sent twice it would also wipe what was acknowledged between the two. A purge carries the time until which its
+//!   client is held, and the store refuses it afterwards.
 //! * A report is kept until the store acknowledges it, in order, and delivered again to the next store.
 //! * A hello lists the calls that are out, so that they stay open there, and overdue ones are known to be out.
 //! * A fresh lease, or a health call's, that has become stale on its way is handed back: nothing was sent.
@@ -49,16 +50,18 @@ pub enum Ask {
 }
 
 impl Ask {
-    fn frame(self, request: u64) -> FromApi {
+    fn frame(self, request: u64, deadline_us: u64) -> FromApi {
         match self {
             Self::Accept(id, cents) => FromApi::Accept { request, id, cents },
             Self::Summary(bounds) => FromApi::Summary { request, bounds },
-            Self::Purge => FromApi::Purge { request },
+            Self::Purge => FromApi::Purge { request, deadline_us },
             Self::Metrics => FromApi::Metrics { request },
         }
     }
 
-    fn is_repeatable(self) -> bool {
+    /// True when it may be asked again of the next store.
+    #[must_use]
+    pub fn is_repeatable(self) -> bool {
         !matches!(self, Self::Purge)
     }
 }
@@ -164,19 +167,27 @@ impl Desk {
 
     // Towards the store.
 
-    /// Asks the store and tells the number of the request; `None` when too much waits already.
+    /// Asks the store and tells the number of the request; `None` when too much waits already. `now_us` is the host's
+    /// monotonic clock.
     pub fn ask(&mut self, ask: Ask, now_us: u64) -> Option<u64> {
         if self.pending.len() >= PENDING_MAX || self.outbox.len() > OUTBOX_BYTES_MAX {
             return None;
         }
         let request = self.next_request;
         self.next_request += 1;
-        let sent = self.connected;
+        let (sent, deadline_us) = (self.connected, now_us + HOLD_US);
         if sent {
-            ask.frame(request).encode(&mut self.outbox);
+            ask.frame(request, deadline_us).encode(&mut self.outbox);
         }
-        self.pending.insert(request, Pending { ask, sent, deadline_us: now_us + HOLD_US });
+        self.pending.insert(request, Pending { ask, sent, deadline_us });
         Some(request)
+    }
+
+    /// Its client has given the request up: it is not asked for, unless that has happened already.
+    pub fn withdraw(&mut self, request: u64) {
+        if self.pending.get(&request).is_some_and(|pending| !pending.sent) {
+            self.pending.remove(&request);
+        }
     }
 
     /// Tells the store something that it can do without: lost when there is none now.
@@ -209,7 +220,7 @@ impl Desk {
             FromApi::Report(*report).encode(&mut self.outbox);
         }
         for (request, pending) in &mut self.pending {
-            pending.ask.frame(*request).encode(&mut self.outbox);
+            pending.ask.frame(*request, pending.deadline_us).encode(&mut self.outbox);
             pending.sent = true;
         }
         self.connected = true;
@@ -245,7 +256,7 @@ impl Desk {
             FromStore::Welcome | FromStore::Operated { .. } => Taken::Nothing,
             FromStore::Accepted { request, .. }
             | FromStore::Summary { request, .. }
-            | FromStore::Purged { request }
+            | FromStore::Purged { request, .. }
             | FromStore::Metrics { request, .. } => match self.pending.remove(&request) {
                 Some(_) => Taken::Reply(request, message),
                 None => Taken::Nothing,
@@ -372,6 +383,18 @@ mod tests {
         assert_eq!(desk.expire(HOLD_US - 1), []);
         assert_eq!(desk.expire(HOLD_US), [(first, Unanswered::Unknown)]);
         assert_eq!(desk.expire(2 * HOLD_US), [(third, Unanswered::NeverSent)]);
+    }
+
+    #[test]
+    fn a_purge_says_until_when_its_client_is_held_and_can_be_withdrawn_until_it_is_sent() {
+        let mut desk = Desk::new(1, 10);
+        let withdrawn = desk.ask(Ask::Purge, 0).unwrap();
+        let request = desk.ask(Ask::Purge, 7).unwrap();
+        desk.withdraw(withdrawn);
+        desk.connect(100);
+        assert_eq!(said(&mut desk)[1..], [FromApi::Purge { request, deadline_us: 7 + HOLD_US }]);
+        desk.withdraw(request);
+        assert_eq!(desk.expire(7 + HOLD_US), [(request, Unanswered::Unknown)], "it was sent");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 use wire::frame::{AttemptId, FRAME_BYTES_MAX, Frames, FromApi, FromStore, Lease};
+use wire::time::monotonic_us;
 use wire::unix::UnixStream;
 use wire::{Processor, Timestamp};
 
@@ -43,19 +44,13 @@ pub struct Link {
     desk: RefCell<Desk>,
     waiting: RefCell<BTreeMap<u64, oneshot::Sender<Reply>>>,
     wake: Notify,
-    started: Instant,
 }
 
 impl Link {
     /// A link that is not yet connected.
     #[must_use]
     pub fn new(desk: Desk) -> Self {
-        Self {
-            desk: RefCell::new(desk),
-            waiting: RefCell::default(),
-            wake: Notify::new(),
-            started: Instant::now(),
-        }
+        Self { desk: RefCell::new(desk), waiting: RefCell::default(), wake: Notify::new() }
     }
 
     /// Asks the store.
@@ -64,11 +59,13 @@ impl Link {
     /// [`Unanswered`] when it does not answer in time.
     pub async fn ask(&self, ask: Ask) -> Reply {
         let (reply, answered) = oneshot::channel();
-        let Some(request) = self.desk.borrow_mut().ask(ask, self.now_us()) else {
+        let Some(request) = self.desk.borrow_mut().ask(ask, monotonic_us()) else {
             return Err(Unanswered::NeverSent);
         };
         self.waiting.borrow_mut().insert(request, reply);
         self.wake.notify_one();
+        // A purge whose client leaves is not asked for when the store comes back.
+        let _withdrawal = (!ask.is_repeatable()).then(|| Withdrawal { link: self, request });
         answered.await.unwrap_or(Err(Unanswered::Unknown))
     }
 
@@ -96,19 +93,13 @@ impl Link {
         self.desk.borrow().is_settled()
     }
 
-    /// Microseconds since the start of this process.
-    #[must_use]
-    pub fn now_us(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
     /// Keeps the link up for ever.
     pub async fn run(&self, path: PathBuf, work: Rc<dyn Work>) {
         let mut was_told = false;
         loop {
             match UnixStream::connect(&path).await {
                 Ok(stream) => {
-                    self.desk.borrow_mut().connect(self.now_us());
+                    self.desk.borrow_mut().connect(monotonic_us());
                     let ended = self.session(&stream, &*work).await;
                     was_told = false;
                     let over = self.desk.borrow_mut().disconnect();
@@ -168,14 +159,14 @@ impl Link {
 
     fn beat(&self, work: &dyn Work) {
         let mut desk = self.desk.borrow_mut();
-        let given_up = desk.sweep(self.now_us());
+        let given_up = desk.sweep(monotonic_us());
         desk.tell(&FromApi::Heartbeat);
         drop(desk);
         given_up.into_iter().for_each(|attempt| work.close(attempt));
     }
 
     fn expire(&self) {
-        let over = self.desk.borrow_mut().expire(self.now_us());
+        let over = self.desk.borrow_mut().expire(monotonic_us());
         self.fail(over);
     }
 
@@ -194,7 +185,7 @@ impl Link {
 
     fn read(&self, session: &mut Session<'_>, work: &dyn Work) -> io::Result<()> {
         let read = session.fill()?;
-        let (now_us, wall_ms) = (self.now_us(), Timestamp::now().as_ms());
+        let (now_us, wall_ms) = (monotonic_us(), Timestamp::now().as_ms());
         let Session { frames, block, welcomed, .. } = session;
         let each = |message| {
             if message == FromStore::Welcome {
@@ -210,6 +201,19 @@ impl Link {
             }
         };
         frames.take(&block[..read], each).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+/// Withdraws a request that waits for a store, at its end.
+struct Withdrawal<'a> {
+    link: &'a Link,
+    request: u64,
+}
+
+impl Drop for Withdrawal<'_> {
+    fn drop(&mut self) {
+        self.link.desk.borrow_mut().withdraw(self.request);
+        self.link.waiting.borrow_mut().remove(&self.request);
     }
 }
 

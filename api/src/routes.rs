@@ -92,8 +92,11 @@ impl Routes {
             return Reply::error(StatusCode::UNAUTHORIZED, "bad_token", "send the token in X-Rinha-Token");
         }
         match self.link.ask(Ask::Purge).await {
-            Ok(FromStore::Purged { .. }) => {
+            Ok(FromStore::Purged { done: true, .. }) => {
                 Reply::json(StatusCode::OK, r#"{"message":"all payments purged"}"#)
+            }
+            Ok(FromStore::Purged { done: false, .. }) => {
+                Reply::unavailable("late", "nothing was purged: the purge came too late to the store; retry")
             }
             other => no_answer(other),
         }

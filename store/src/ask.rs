@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 use wire::frame::{self, FromApi, FromStore, Message, Operation};
 use wire::socket;
+use wire::time::monotonic_us;
 
 /// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection to a running store.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl Asker {
         let path = socket::store_path(socket_dir);
         let what = || format!("no store at {}; SOCKET_DIR names its folder", path.display());
         let stream = UnixStream::connect(&path).with_context(what)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Self { stream, bytes: Vec::new() })
     }
 
@@ -45,7 +46,9 @@ impl Asker {
     /// When the store does not answer in time, objects, or `out` takes no more.
     pub fn operate(&mut self, mut operation: Operation, out: &mut impl Write) -> anyhow::Result<()> {
         loop {
-            let answer = self.ask(&FromApi::Operate { request: 1, operation })?;
+            // The store refuses it afterwards: an operator who has seen no answer must be able to rely on that.
+            let deadline_us = monotonic_us() + u64::try_from(TIMEOUT.as_micros()).unwrap_or(u64::MAX);
+            let answer = self.ask(&FromApi::Operate { request: 1, deadline_us, operation })?;
             let FromStore::Operated { done, next, text, .. } = answer else {
                 bail!("the store answered something else: is it of another version?");
             };

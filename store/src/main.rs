@@ -11,7 +11,7 @@ use store::config::{Arguments, Command, Config};
 use store::core::Core;
 use store::inspect;
 use store::log::{Durability, Log};
-use store::server::{Clock, Server};
+use store::server::{self, Server};
 use wire::socket;
 
 fn main() -> anyhow::Result<()> {
@@ -45,8 +45,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     // The lock on the socket is the right to be the store: it comes before a look at the log.
     let path = socket::store_path(&config.socket_dir);
     let (listener, _lock) = socket::bind(&path).context("SOCKET_DIR: cannot bind the store's socket")?;
-    let clock = Clock::start();
-    let mut core = Core::new(config.core(random_key()?), clock.now());
+    let mut core = Core::new(config.core(random_key()?), server::now());
     let started = Instant::now();
     let snapshot_log_bytes = config.snapshot_log_kib << 10;
     let (log, recovered) = Log::open(&config.log_dir, config.durability, snapshot_log_bytes, &mut core)?;
@@ -64,7 +63,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         recovered.end.sequence,
         started.elapsed().as_millis()
     );
-    Server::new(core, log, clock, listener)?.run(&signals)?;
+    Server::new(core, log, listener)?.run(&signals)?;
     tracing::info!("store ended");
     Ok(())
 }

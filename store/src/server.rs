@@ -18,8 +18,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use wire::frame::{FRAME_BYTES_MAX, Frames, FromStore, Message};
+use wire::time::monotonic_us;
 
 /// One read of one connection: as much as the longest frame.
 const READ_BYTES: usize = FRAME_BYTES_MAX + 4;
@@ -42,28 +43,11 @@ const TOKEN_SIGNAL: u64 = 1;
 const TOKEN_FLUSHED: u64 = 2;
 const TOKEN_FIRST_CONNECTION: u64 = 16;
 
-/// Where the core's clocks come from.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    started: Instant,
-}
-
-impl Clock {
-    /// A clock that starts now.
-    #[must_use]
-    pub fn start() -> Self {
-        Self { started: Instant::now() }
-    }
-
-    /// The present.
-    #[must_use]
-    pub fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            us: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
-            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(0),
-        }
-    }
+/// The present, from the host's clocks.
+#[must_use]
+pub fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { us: monotonic_us(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(0) }
 }
 
 #[derive(Debug)]
@@ -79,7 +63,6 @@ struct Connection {
 pub struct Server {
     core: Core,
     log: Log,
-    clock: Clock,
     listener: UnixListener,
     epoll: Epoll,
     connections: BTreeMap<u64, Connection>,
@@ -96,7 +79,7 @@ impl Server {
     ///
     /// # Errors
     /// When the kernel has no epoll for us.
-    pub fn new(core: Core, log: Log, clock: Clock, listener: UnixListener) -> io::Result<Self> {
+    pub fn new(core: Core, log: Log, listener: UnixListener) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
         if let Some(flushed) = log.flushed() {
@@ -105,7 +88,6 @@ impl Server {
         Ok(Self {
             core,
             log,
-            clock,
             listener,
             epoll,
             connections: BTreeMap::new(),
@@ -126,7 +108,7 @@ impl Server {
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         loop {
             let count = self.wait(&mut events)?;
-            let now = self.clock.now();
+            let now = now();
             for event in &events[..count] {
                 match event.data() {
                     TOKEN_LISTENER => self.accept(),
@@ -294,7 +276,7 @@ impl Server {
 
     /// The peer is gone.
     fn end(&mut self, token: u64) {
-        self.core.step(self.clock.now(), Event::Gone(ApiId(token)), &mut self.effects);
+        self.core.step(now(), Event::Gone(ApiId(token)), &mut self.effects);
         self.close(token);
     }
 

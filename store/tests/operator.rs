@@ -95,7 +95,7 @@ impl Store {
     fn operate(&mut self, operation: Operation) -> (bool, String, Option<Record>) {
         self.records.clear();
         self.sends.clear();
-        self.hear(OPERATOR, FromApi::Operate { request: 9, operation });
+        self.hear(OPERATOR, FromApi::Operate { request: 9, deadline_us: u64::MAX, operation });
         let answer = self.sends.iter().find_map(|message| match message {
             FromStore::Operated { request: 9, done, text, .. } => Some((*done, text.clone())),
             _ => None,
@@ -192,13 +192,13 @@ fn store(stands: Stands) -> Store {
         Stands::Tombstone => {
             store.hear(API, FromApi::Drain);
             store.report(lease, Outcome::Lost);
-            store.hear(API, FromApi::Purge { request: 1 });
+            store.hear(API, FromApi::Purge { request: 1, deadline_us: u64::MAX });
         }
-        Stands::TombstoneOpen => store.hear(API, FromApi::Purge { request: 1 }),
+        Stands::TombstoneOpen => store.hear(API, FromApi::Purge { request: 1, deadline_us: u64::MAX }),
         Stands::TombstoneOverdue => {
             store.hear(API, FromApi::Drain);
             store.report(lease, Outcome::Overdue);
-            store.hear(API, FromApi::Purge { request: 1 });
+            store.hear(API, FromApi::Purge { request: 1, deadline_us: u64::MAX });
         }
     }
     store
@@ -280,6 +280,25 @@ fn nothing_is_decided_about_a_payment_while_an_api_keeps_the_socket_of_an_overdu
 }
 
 #[test]
+fn what_comes_after_its_deadline_changes_nothing() {
+    let mut store = store(Stands::Dead);
+    store.us = 5_000_000;
+    for (deadline_us, is_in_time) in [(4_999_999, false), (5_000_000, true)] {
+        store.sends.clear();
+        store.records.clear();
+        let operation = Operation::Revive(ID);
+        store.hear(OPERATOR, FromApi::Operate { request: 1, deadline_us, operation });
+        store.hear(API, FromApi::Purge { request: 2, deadline_us });
+        assert_eq!(store.records.contains(&Record::Revived { ordinal: Ordinal(0) }), is_in_time);
+        assert_eq!(store.records.contains(&Record::Purged), is_in_time);
+        assert!(store.sends.contains(&FromStore::Purged { request: 2, done: is_in_time }));
+        let is_told =
+            |message: &FromStore| matches!(message, FromStore::Operated { done, .. } if *done == is_in_time);
+        assert!(store.sends.iter().any(is_told));
+    }
+}
+
+#[test]
 fn a_revived_dead_letter_is_sent_again_and_can_be_charged() {
     let mut store = store(Stands::Dead);
     assert!(store.operate(Operation::Revive(ID)).0);
@@ -347,7 +366,7 @@ fn a_long_list_comes_in_pages() {
     loop {
         store.sends.clear();
         let operation = Operation::List { listing: Listing::DeadLetters, from };
-        store.hear(OPERATOR, FromApi::Operate { request: 1, operation });
+        store.hear(OPERATOR, FromApi::Operate { request: 1, deadline_us: u64::MAX, operation });
         let page = store.sends.iter().find_map(|message| match message {
             FromStore::Operated { text, next, .. } => Some((text.lines().count(), *next)),
             _ => None,

@@ -346,6 +346,7 @@ impl Edge {
             };
             let outcome = poll_fn(|cx| match connection.poll_ordered(cx) {
                 Poll::Ready(Order::End) => Poll::Ready(Some(Outcome::Ended)),
+                _ if connection.is_abandoned(cx) => Poll::Ready(Some(Outcome::Ended)),
                 // Whatever else it is told waits for the answer.
                 _ => work.as_mut().poll(cx),
             });
@@ -503,6 +504,9 @@ where
                 return Some(Outcome::Ended);
             }
             let asker = Asker { is_head: request.method == Method::HEAD, is_old };
+            if request.is_for_present_clients() && !connection.wait_for_client() {
+                return Some(Outcome::Ended);
+            }
             let mut reply = handler(request).await;
             // What has come behind it is answered before the end.
             let is_drained = connection.current_order() == Order::Drain && !connection.has_more();

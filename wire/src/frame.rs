@@ -243,6 +243,9 @@ pub enum FromApi {
     Purge {
         /// Repeated in the reply.
         request: u64,
+        /// Until when, on the host's monotonic clock ([`crate::time::monotonic_us`]): its asker has given up after that, and
+        /// payments that were acknowledged since must not be forgotten.
+        deadline_us: u64,
     },
     /// Your metrics, please.
     Metrics {
@@ -264,6 +267,8 @@ pub enum FromApi {
     Operate {
         /// Repeated in the reply.
         request: u64,
+        /// Until when, as with a purge.
+        deadline_us: u64,
         /// What.
         operation: Operation,
     },
@@ -311,10 +316,12 @@ pub enum FromStore {
         /// What each processor charged inside the window.
         totals: PerProcessor<Totals>,
     },
-    /// A purge has taken effect.
+    /// The answer to a purge.
     Purged {
         /// Of the purge.
         request: u64,
+        /// It has taken effect. If not, it came after its deadline and nothing has changed.
+        done: bool,
     },
     /// The store's metrics, Prometheus text.
     Metrics {
@@ -626,7 +633,10 @@ impl Message for FromApi {
                 put_bound(out, bounds.from);
                 put_bound(out, bounds.to);
             }),
-            Self::Purge { request } => frame(out, 5, |out| out.put_u64_le(*request)),
+            Self::Purge { request, deadline_us } => frame(out, 5, |out| {
+                out.put_u64_le(*request);
+                out.put_u64_le(*deadline_us);
+            }),
             Self::Metrics { request } => frame(out, 6, |out| out.put_u64_le(*request)),
             Self::Report(report) => frame(out, 7, |out| {
                 out.put_u64_le(report.sequence);
@@ -650,8 +660,9 @@ impl Message for FromApi {
                 out.put_u32_le(ms);
             }),
             Self::Drain => frame(out, 9, |_| ()),
-            Self::Operate { request, operation } => frame(out, 10, |out| {
+            Self::Operate { request, deadline_us, operation } => frame(out, 10, |out| {
                 out.put_u64_le(*request);
+                out.put_u64_le(*deadline_us);
                 let (kind, id) = match operation {
                     Operation::List { listing, from } => {
                         out.put_u8(0);
@@ -695,7 +706,7 @@ impl Message for FromApi {
                 let request = fields.u64()?;
                 Self::Summary { request, bounds: Bounds { from: fields.bound()?, to: fields.bound()? } }
             }
-            5 => Self::Purge { request: fields.u64()? },
+            5 => Self::Purge { request: fields.u64()?, deadline_us: fields.u64()? },
             6 => Self::Metrics { request: fields.u64()? },
             7 => Self::Report(Report {
                 sequence: fields.u64()?,
@@ -719,7 +730,11 @@ impl Message for FromApi {
                 Self::HealthReport { processor, health }
             }
             9 => Self::Drain,
-            10 => Self::Operate { request: fields.u64()?, operation: fields.operation()? },
+            10 => Self::Operate {
+                request: fields.u64()?,
+                deadline_us: fields.u64()?,
+                operation: fields.operation()?,
+            },
             _ => return Err(FrameError::Kind(kind)),
         };
         fields.end(message)
@@ -741,7 +756,10 @@ impl Message for FromStore {
                     out.put_i64_le(totals.cents.0);
                 }
             }),
-            Self::Purged { request } => frame(out, 68, |out| out.put_u64_le(*request)),
+            Self::Purged { request, done } => frame(out, 68, |out| {
+                out.put_u64_le(*request);
+                out.put_u8(u8::from(*done));
+            }),
             Self::Metrics { request, text } => frame(out, 69, |out| {
                 out.put_u64_le(*request);
                 out.put_slice(text.as_bytes());
@@ -789,7 +807,7 @@ impl Message for FromStore {
                 let request = fields.u64()?;
                 Self::Summary { request, totals: PerProcessor([fields.totals()?, fields.totals()?]) }
             }
-            68 => Self::Purged { request: fields.u64()? },
+            68 => Self::Purged { request: fields.u64()?, done: fields.bool()? },
             69 => {
                 let request = fields.u64()?;
                 return Ok(Self::Metrics { request, text: fields.text()? });

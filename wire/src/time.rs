@@ -7,6 +7,8 @@
 
 use jiff::civil;
 use jiff::fmt::rfc2822;
+use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
 use std::fmt;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
@@ -15,6 +17,16 @@ pub struct Timestamp(pub i64);
 
 /// The longest text of a timestamp that is read, in bytes: `2025-07-15T12:34:56.123456789+03:00` and room to spare.
 pub const TIMESTAMP_TEXT_BYTES_MAX: usize = 64;
+
+/// The host's monotonic clock, in microseconds: the same in every process and container of a host, and it never goes back.
+///
+/// # Panics
+/// Never: Linux has this clock.
+#[must_use]
+pub fn monotonic_us() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has this clock");
+    u64::try_from(now.num_microseconds()).unwrap_or(0)
+}
 
 impl Timestamp {
     /// A point in time given in milliseconds since 1970. Saturates beyond the year 294,000.

@@ -80,7 +80,8 @@ fn from_api() -> impl Strategy<Value = FromApi> {
         }),
         (any::<u64>(), bound(), bound())
             .prop_map(|(request, from, to)| FromApi::Summary { request, bounds: Bounds { from, to } }),
-        any::<u64>().prop_map(|request| FromApi::Purge { request }),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(request, deadline_us)| FromApi::Purge { request, deadline_us }),
         any::<u64>().prop_map(|request| FromApi::Metrics { request }),
         (any::<(u64, u64, u128, u16, u32)>(), processor(), outcome()).prop_map(
             |((sequence, attempt, id, status, latency_us), processor, outcome)| FromApi::Report(Report {
@@ -95,7 +96,9 @@ fn from_api() -> impl Strategy<Value = FromApi> {
         ),
         (processor(), health).prop_map(|(processor, health)| FromApi::HealthReport { processor, health }),
         Just(FromApi::Drain),
-        (any::<u64>(), operation()).prop_map(|(request, operation)| FromApi::Operate { request, operation }),
+        (any::<u64>(), any::<u64>(), operation()).prop_map(|(request, deadline_us, operation)| {
+            FromApi::Operate { request, deadline_us, operation }
+        }),
     ]
 }
 
@@ -112,7 +115,7 @@ fn from_store() -> impl Strategy<Value = FromStore> {
         (any::<u64>(), accepted).prop_map(|(request, accepted)| FromStore::Accepted { request, accepted }),
         (any::<u64>(), totals.clone(), totals)
             .prop_map(|(request, a, b)| FromStore::Summary { request, totals: PerProcessor([a, b]) }),
-        any::<u64>().prop_map(|request| FromStore::Purged { request }),
+        (any::<u64>(), any::<bool>()).prop_map(|(request, done)| FromStore::Purged { request, done }),
         (any::<u64>(), "\\PC{0,200}").prop_map(|(request, text)| FromStore::Metrics { request, text }),
         (any::<(u64, u128, i64, bool, bool)>(), amount(), processor()).prop_map(
             |((attempt, id, time, get, fresh), cents, processor)| FromStore::Lease(Lease {

@@ -52,6 +52,11 @@ pub enum Note {
     },
     /// An operator decided.
     Operated(Operation),
+    /// Something was refused because its asker had given up.
+    Late {
+        /// What it was.
+        what: &'static str,
+    },
     /// The log has more room, or less.
     Room(Room),
     /// Everything was forgotten.
@@ -71,6 +76,9 @@ impl fmt::Display for Note {
             }
             Self::Alarm { processor, id, outcome, status } => {
                 write!(f, "alarm: {processor} answered {status} ({outcome:?}) for {id}")
+            }
+            Self::Late { what } => {
+                write!(f, "{what} was refused: it came after its deadline, when its asker had given up")
             }
             Self::Operated(operation) => write!(f, "an operator decided: {operation:?}"),
             Self::Room(Room::Ample) => write!(f, "the log has room: payments are accepted"),

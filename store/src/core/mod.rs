@@ -61,7 +61,7 @@ pub struct ApiId(pub u64);
 /// The present.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// A clock that never goes back, in microseconds from anywhere.
+    /// The host's monotonic clock in microseconds, which deadlines of other processes are on.
     pub us: u64,
     /// The wall clock in milliseconds since 1970; it may jump.
     pub wall_ms: u64,
@@ -259,7 +259,11 @@ impl Core {
                 let totals = self.ledger.summary.window(bounds);
                 effects.sends.push((api, FromStore::Summary { request, totals }));
             }
-            FromApi::Purge { request } => {
+            FromApi::Purge { request, deadline_us } if now.us > deadline_us => {
+                effects.notes.push(Note::Late { what: "a purge" });
+                effects.sends.push((api, FromStore::Purged { request, done: false }));
+            }
+            FromApi::Purge { request, .. } => {
                 self.record(Record::Purged, effects);
                 self.calls.drop_inquiries();
                 self.pinned.clear();
@@ -267,13 +271,18 @@ impl Core {
                 self.bound_canary = PerProcessor::default();
                 self.counters.purges += 1;
                 effects.notes.push(Note::Purged { tombstones: self.ledger.tombstones().len() });
-                effects.sends.push((api, FromStore::Purged { request }));
+                effects.sends.push((api, FromStore::Purged { request, done: true }));
             }
             FromApi::Metrics { request } => {
                 // The shell fills in the text: rendering it is no decision.
                 effects.sends.push((api, FromStore::Metrics { request, text: String::new() }));
             }
-            FromApi::Operate { request, operation } => {
+            FromApi::Operate { request, deadline_us, .. } if now.us > deadline_us => {
+                effects.notes.push(Note::Late { what: "an operation" });
+                let text = "nothing was done: the store was busy for too long; ask again".to_owned();
+                effects.sends.push((api, FromStore::Operated { request, done: false, next: None, text }));
+            }
+            FromApi::Operate { request, operation, .. } => {
                 let answer = self.judge_operation(operation);
                 if answer.done && !answer.records.is_empty() {
                     self.counters.operations += 1;

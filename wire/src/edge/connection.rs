@@ -94,6 +94,8 @@ pub(super) struct Connection {
     is_consumed: Cell<bool>,
     is_over: Cell<bool>,
     is_fresh: Cell<bool>,
+    /// The request at hand ends with its client's connection.
+    is_for_present_client: Cell<bool>,
 }
 
 impl Connection {
@@ -112,6 +114,7 @@ impl Connection {
             is_consumed: Cell::new(false),
             is_over: Cell::new(false),
             is_fresh: Cell::new(true),
+            is_for_present_client: Cell::new(false),
         }
     }
 
@@ -275,8 +278,21 @@ impl Connection {
         }
     }
 
+    /// The request at hand is carried out only while its client is there. False when it has left already.
+    pub(super) fn wait_for_client(&self) -> bool {
+        self.is_for_present_client.set(true);
+        !self.stream.has_left()
+    }
+
+    /// True once the client has left whose request is only carried out while it is there.
+    pub(super) fn is_abandoned(&self, cx: &mut Context<'_>) -> bool {
+        // What is readable, the end included, wakes the task again.
+        self.is_for_present_client.get() && self.stream.poll_readable(cx).is_ready() && self.stream.has_left()
+    }
+
     /// The answer is in the socket, whole.
     pub(super) fn on_answer(&self) {
+        self.is_for_present_client.set(false);
         let is_idle = self.reader.borrow().held_len() == 0;
         self.enter(if is_idle { Phase::Idle } else { Phase::Receiving });
         if let Some(place) = &self.place {

@@ -35,6 +35,13 @@ impl Request {
     pub fn is_repeatable(&self) -> bool {
         is_repeatable(&self.method, self.target.path())
     }
+
+    /// True for a request that must not be carried out once its client has given it up: a purge, which would forget what
+    /// was acknowledged since.
+    #[must_use]
+    pub fn is_for_present_clients(&self) -> bool {
+        self.method == Method::POST && self.target.path() == "/purge-payments"
+    }
 }
 
 fn is_repeatable(method: &Method, path: &str) -> bool {

@@ -2,13 +2,14 @@
 
 use super::READ_BYTES;
 use crate::unix::UnixStream;
+use nix::libc;
 use nix::sys::socket::MsgFlags;
 use socket2::SockRef;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::pin;
 use std::task::{Context, Poll};
 use tokio::io::Interest;
@@ -87,6 +88,15 @@ impl Stream {
             Poll::Ready(Err(_)) => true,
             Poll::Pending => false,
         }
+    }
+
+    /// True when the client has ended its half of the connection, or all of it; asks the kernel.
+    pub(super) fn has_left(&self) -> bool {
+        let left = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+        let mut asked = libc::pollfd { fd: self.socket().as_raw_fd(), events: left, revents: 0 };
+        // SAFETY: one entry of ours, and no time to wait. nix has no POLLRDHUP.
+        let answered = unsafe { libc::poll(&raw mut asked, 1, 0) };
+        answered > 0 && asked.revents & left != 0
     }
 
     /// Takes bytes out of the socket that a look has shown to be there.

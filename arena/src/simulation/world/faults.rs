@@ -98,7 +98,7 @@ impl World<'_> {
         let mut effects = Effects::default();
         let now = self.now();
         let store = self.store.as_mut().expect("a running store");
-        let frame = FromApi::Operate { request: 1, operation };
+        let frame = FromApi::Operate { request: 1, deadline_us: now.us, operation };
         store.core.step(now, Event::Frame(OPERATOR, frame), &mut effects);
         self.end_turn(effects)
     }
