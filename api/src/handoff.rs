@@ -137,14 +137,21 @@ impl HandOff {
                     let socket = control.socket.as_fd().try_clone_to_owned()?;
                     *source = Some(Rc::new(Source::new(Page::open(memory)?, socket)));
                 }
-                (Some(Message::Client(ticket)), None, Some(source)) if received.is_lost => {
+                (Some(Message::Client(ticket) | Message::Bereft(ticket)), None, Some(source))
+                    if received.is_lost =>
+                {
                     source.give_back(ticket);
                 }
-                (Some(Message::Client(ticket)), Some(client), Some(source)) => {
+                (
+                    Some(message @ (Message::Client(ticket) | Message::Bereft(ticket))),
+                    Some(client),
+                    Some(source),
+                ) => {
                     let Some(place) = Place::new(Rc::clone(source), ticket) else {
                         return refuse("a client without a word");
                     };
-                    self.take(client, place);
+                    let is_bereft = matches!(message, Message::Bereft(_));
+                    self.take(client, if is_bereft { place.bereft() } else { place });
                 }
                 _ => return refuse("what came is no message of lb's"),
             }

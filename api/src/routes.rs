@@ -200,11 +200,7 @@ fn refuse(error: PaymentError) -> Reply {
 fn no_answer(answer: Result<FromStore, Unanswered>) -> Reply {
     match answer {
         Err(Unanswered::NeverSent) => Reply::unavailable("no_store", "nothing was recorded; retry later"),
-        Err(Unanswered::Unknown) | Ok(_) => Reply::error(
-            StatusCode::GATEWAY_TIMEOUT,
-            "unknown",
-            "the outcome is unknown; repeating a payment with the same correlationId is safe",
-        ),
+        Err(Unanswered::Unknown) | Ok(_) => Reply::unknown(),
     }
 }
 

@@ -110,6 +110,55 @@ fn a_purge_that_may_have_been_carried_out_is_not_given_to_another_api() {
 }
 
 #[test]
+fn a_client_whose_api_died_with_its_payment_is_not_told_that_nothing_was_recorded() {
+    let mut system = System::start();
+    let (mut client, api) = one_client(&mut system);
+    let request = pay(payment(&fresh_id(), "19.90"));
+    system.store.signal(Signal::SIGSTOP);
+    client.send(&request);
+    system.until_done(api);
+    for api in 0..2 {
+        system.apis[api].kill();
+    }
+    // No api comes back before the balancer has answered.
+    assert_eq!(client.answer(false).map(|answer| answer.status), Ok(504));
+    system.store.signal(Signal::SIGCONT);
+    system.start_api_again(0);
+    let again = system.hand_off().connect().ask(&request).map(|answer| answer.status);
+    assert!(matches!(again, Ok(200 | 202)), "{again:?}");
+    assert_eq!(system.recorded(), 1);
+}
+
+#[test]
+fn an_api_without_a_store_denies_nothing_that_an_api_before_it_may_have_asked_for() {
+    let mut system = System::start();
+    let (mut client, api) = one_client(&mut system);
+    let request = pay(payment(&fresh_id(), "19.90"));
+    system.store.signal(Signal::SIGSTOP);
+    client.send(&request);
+    system.until_done(api);
+    // The other api has no store by the time that the client comes to it, and never sends the payment.
+    system.store.kill();
+    let other = 1 - api;
+    let no_store = |system: &System| system.api(other).status("/health") == Some(503);
+    system.until("the other api has noticed", no_store);
+    system.apis[api].kill();
+    assert_eq!(client.answer(false).map(|answer| answer.status), Ok(504));
+    assert_eq!(status(&mut client, &pay(payment(&fresh_id(), "1"))), Ok(503), "it alone has this one");
+}
+
+#[test]
+fn a_client_that_had_sent_nothing_when_its_api_died_is_told_that_nothing_was_recorded() {
+    let mut system = System::start();
+    let (mut client, _) = one_client(&mut system);
+    for api in 0..2 {
+        system.apis[api].kill();
+    }
+    system.until("no api is left", |system| system.hand_off_admin().status("/health") == Some(503));
+    assert_eq!(status(&mut client, &pay(payment(&fresh_id(), "1"))), Ok(503));
+}
+
+#[test]
 fn a_request_that_is_not_complete_goes_on_at_another_api() {
     for cut in [1, 20, 60, 110] {
         let mut system = System::start();

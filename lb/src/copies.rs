@@ -35,6 +35,9 @@ struct Client<C> {
     whereabouts: Whereabouts,
     /// Since when it is without an api, if it is; an api that had no room for it was none.
     since_ms: u64,
+    /// It had sent something when its api ended: that api may have asked the store for it. No later answer of an api is seen
+    /// from here, so this stays.
+    is_bereft: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,15 @@ pub struct Standing {
     pub held: usize,
 }
 
+/// A client that has waited for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue<C> {
+    /// lb's copy of its socket.
+    pub copy: C,
+    /// An api that has ended may have asked the store for its request.
+    pub is_bereft: bool,
+}
+
 /// A client on its way to an api.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
@@ -77,6 +89,8 @@ pub struct Offer {
     pub ticket: Ticket,
     /// To which api.
     pub backend: usize,
+    /// An api that has ended may have asked the store for its request.
+    pub is_bereft: bool,
 }
 
 /// All clients, by slot. `C` is lb's copy of a socket.
@@ -135,7 +149,7 @@ impl<C> Copies<C> {
     /// The copy, when there is no slot for it.
     pub fn admit(&mut self, copy: C, now_ms: u64) -> Result<(), C> {
         let Some(slot) = self.free.pop() else { return Err(copy) };
-        let client = Client { copy, whereabouts: Whereabouts::Waiting, since_ms: now_ms };
+        let client = Client { copy, whereabouts: Whereabouts::Waiting, since_ms: now_ms, is_bereft: false };
         self.slots[slot as usize].client = Some(client);
         self.waiting.push_back(slot);
         Ok(())
@@ -166,7 +180,7 @@ impl<C> Copies<C> {
         let client = place.client.as_mut().expect("who waits is there");
         client.whereabouts = Whereabouts::With(backend);
         self.backends[backend].held += 1;
-        Some((Offer { ticket, backend }, &client.copy))
+        Some((Offer { ticket, backend, is_bereft: client.is_bereft }, &client.copy))
     }
 
     fn pick(&mut self, now_ms: u64) -> Option<usize> {
@@ -202,7 +216,7 @@ impl<C> Copies<C> {
 
     /// Lets go of those who have waited for too long: those with a request are returned, and those who have gone are not.
     /// `look` looks at the socket.
-    pub fn take_overdue(&mut self, now_ms: u64, look: impl Fn(&C) -> Waits) -> Vec<C> {
+    pub fn take_overdue(&mut self, now_ms: u64, look: impl Fn(&C) -> Waits) -> Vec<Overdue<C>> {
         let mut overdue = Vec::new();
         let (slots, free) = (&mut self.slots, &mut self.free);
         self.waiting.retain(|slot| {
@@ -216,8 +230,8 @@ impl<C> Copies<C> {
                 client.since_ms = now_ms;
                 return true;
             }
-            let gone = place.client.take().map(|client| client.copy);
-            overdue.extend(gone.filter(|_| waits == Waits::Asking));
+            let gone = place.client.take().filter(|_| waits == Waits::Asking);
+            overdue.extend(gone.map(|Client { copy, is_bereft, .. }| Overdue { copy, is_bereft }));
             free.push(*slot);
             false
         });
@@ -260,7 +274,9 @@ impl<C> Copies<C> {
                 }
             };
             place.generation = ticket.generation;
-            place.client = Some(Client { copy, whereabouts, since_ms: now_ms });
+            // The balancer before this one has not said which of those that wait are.
+            let is_bereft = backend.is_none();
+            place.client = Some(Client { copy, whereabouts, since_ms: now_ms, is_bereft });
         }
         let slots = &self.slots;
         self.free.retain(|slot| slots[*slot as usize].client.is_none());
@@ -290,8 +306,14 @@ impl<C> Copies<C> {
     }
 
     /// It has ended. Its clients at rest wait for another one, those whose connection is over are gone, the others are
-    /// returned, to be reset.
-    pub fn end(&mut self, backend: usize, now_ms: u64, read: impl Fn(Ticket) -> Option<Word>) -> Ended<C> {
+    /// returned, to be reset. `look` looks at the socket of one at rest.
+    pub fn end(
+        &mut self,
+        backend: usize,
+        now_ms: u64,
+        read: impl Fn(Ticket) -> Option<Word>,
+        look: impl Fn(&C) -> Waits,
+    ) -> Ended<C> {
         let mut ended = Ended { moved: 0, reset: Vec::new() };
         for (slot, place) in (0_u32..).zip(&mut self.slots) {
             let Some(client) = &mut place.client else { continue };
@@ -302,6 +324,8 @@ impl<C> Copies<C> {
             if says == Some(Word::AtRest) {
                 client.whereabouts = Whereabouts::Waiting;
                 client.since_ms = now_ms;
+                // What comes from now on that api has not seen.
+                client.is_bereft |= look(&client.copy) != Waits::Silent;
                 self.waiting.push_back(slot);
                 ended.moved += 1;
             } else {
@@ -374,6 +398,40 @@ mod tests {
         assert!(copies.remove(3, |_| true).is_none(), "no such slot");
     }
 
+    /// One whose request no api can have asked the store for.
+    fn in_time(copy: &str) -> Overdue<&str> {
+        Overdue { copy, is_bereft: false }
+    }
+
+    #[test]
+    fn only_what_had_come_when_its_api_ended_may_have_been_recorded() {
+        let mut copies = three();
+        copies.drain(1);
+        offers(&mut copies);
+        let look = |copy: &&str| match *copy {
+            "a" => Waits::Asking,
+            "b" => Waits::Silent,
+            _ => Waits::Gone,
+        };
+        copies.end(0, 0, |_| Some(Word::AtRest), look);
+        let mut overdue = copies.take_overdue(HOLD_MS, |_| Waits::Asking);
+        overdue.sort_by_key(|overdue| overdue.copy);
+        let bereft: Vec<(&str, bool)> = overdue.iter().map(|one| (one.copy, one.is_bereft)).collect();
+        assert_eq!(bereft, [("a", true), ("b", false), ("c", true)]);
+    }
+
+    #[test]
+    fn an_api_is_told_of_a_client_whose_request_may_have_been_recorded() {
+        let mut copies = three();
+        copies.drain(1);
+        offers(&mut copies);
+        copies.end(0, 0, |_| Some(Word::AtRest), |_| Waits::Asking);
+        copies.connect(1);
+        while let Some((offer, _)) = copies.offer(0) {
+            assert!(offer.is_bereft);
+        }
+    }
+
     #[test]
     fn an_api_that_is_gone_full_or_draining_gets_nobody() {
         let mut copies = three();
@@ -393,7 +451,7 @@ mod tests {
         copies.connect(1);
         let busy = before.iter().find(|(name, ..)| *name == "b").unwrap().2;
         let read = |ticket| Some(if ticket == busy { Word::Consumed } else { Word::AtRest });
-        let ended = copies.end(0, 5, read);
+        let ended = copies.end(0, 5, read, |_| Waits::Silent);
         assert_eq!(ended, Ended { moved: 2, reset: vec!["b"] });
         let after = offers(&mut copies);
         assert_eq!(
@@ -414,7 +472,7 @@ mod tests {
         copies.drain(1);
         let [first, second, _] = offers(&mut copies).try_into().unwrap();
         let read = |ticket| (ticket != second.2).then_some(Word::Ended).filter(|_| ticket == first.2);
-        assert_eq!(copies.end(0, 0, read), Ended { moved: 0, reset: vec!["b", "c"] });
+        assert_eq!(copies.end(0, 0, read, |_| Waits::Silent), Ended { moved: 0, reset: vec!["b", "c"] });
         assert_eq!((held(&copies), copies.len()), (vec![0, 0], 0));
     }
 
@@ -440,7 +498,7 @@ mod tests {
             assert!(copies.take_back(offer.ticket, now_ms) && copies.offer(now_ms).is_none());
             now_ms += REFUSED_MS;
         }
-        assert_eq!(copies.take_overdue(now_ms, |_| Waits::Asking), ["a"]);
+        assert_eq!(copies.take_overdue(now_ms, |_| Waits::Asking), [in_time("a")]);
     }
 
     #[test]
@@ -479,10 +537,10 @@ mod tests {
             _ => Waits::Gone,
         };
         assert!(copies.take_overdue(HOLD_MS - 1, look).is_empty());
-        assert_eq!(copies.take_overdue(HOLD_MS, look), ["asking"]);
+        assert_eq!(copies.take_overdue(HOLD_MS, look), [in_time("asking")]);
         assert_eq!((copies.len(), copies.waiting_len()), (1, 1));
         assert!(copies.take_overdue(2 * HOLD_MS - 1, |_| Waits::Asking).is_empty(), "its second begins anew");
-        assert_eq!(copies.take_overdue(2 * HOLD_MS, |_| Waits::Asking), ["silent"]);
+        assert_eq!(copies.take_overdue(2 * HOLD_MS, |_| Waits::Asking), [in_time("silent")]);
         assert!(copies.is_empty() && copies.admit("next", 0).is_ok());
     }
 }

@@ -18,8 +18,8 @@ use crate::balance::{self, Load, RetryBudget};
 use crate::patience::Patience;
 use crate::upstream::SendError;
 use bytes::Bytes;
+use http::Method;
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -97,7 +97,9 @@ impl Forward {
                 continue;
             };
             match self.attempt(&self.backends[at], &request, now).await {
-                Attempt::Answered(reply) if lost > 0 && denies_a_record(&request.method, &reply) => {
+                Attempt::Answered(reply)
+                    if lost > 0 && request.method == Method::POST && reply.denies_a_record() =>
+                {
                     return self.give_up(&request.method, lost);
                 }
                 Attempt::Answered(reply) => return reply,
@@ -188,17 +190,8 @@ impl Forward {
             return Reply::unavailable("no_api", "nothing was recorded; retry later");
         }
         self.unknown.set(self.unknown.get() + 1);
-        Reply::error(
-            StatusCode::GATEWAY_TIMEOUT,
-            "unknown",
-            "the outcome is unknown; repeating a payment with the same correlationId is safe",
-        )
+        Reply::unknown()
     }
-}
-
-/// True for a 503 to something that is recorded: it says that nothing was (CONTRACT section 5).
-fn denies_a_record(method: &Method, reply: &Reply) -> bool {
-    *method == Method::POST && reply.status == StatusCode::SERVICE_UNAVAILABLE
 }
 
 enum Attempt {

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | a client comes, with its first bytes or after a second ([`wire::tcp`]) | it goes to the api with the fewest ([`Copies::offer`]) |
 //! | the api's control socket takes nothing more | the next api; it is asked again once it has read, or at the next tick |
-//! | no api takes it | it waits; with a request for a second, then 503 |
+//! | no api takes it | it waits; with a request for a second, then 503; 504 if an api that has ended may have asked the store for it |
 //! | the client or the api ends the connection | the api says so, and the copy is closed within [`REAP_INTERVAL`] |
 //! | a client ends its connection while it waits | it goes to an api, which finds that out, or is found to have gone after a second |
 //! | the api says that it drains, then gives its clients back | they go to another api, with what they have sent |
@@ -19,7 +19,7 @@
 //! Bounds: as many clients as the page has slots; [`ACCEPTS_MAX`] of those who come and some [`REAP_MAX`] of those who have
 //! gone a turn.
 
-use crate::copies::{Copies, Waits};
+use crate::copies::{Copies, Overdue, Waits};
 use crate::takeover::{Held, Holdings};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -93,7 +93,7 @@ pub struct Counts {
     pub moved: u64,
     /// Clients that were reset because their api had ended.
     pub reset: u64,
-    /// Clients that got 503 because there was no api, or no slot.
+    /// Clients that got 503 or 504 because there was no api, or no slot.
     pub refused: u64,
 }
 
@@ -449,7 +449,7 @@ impl HandOff {
     fn end(&mut self, backend: usize, why: &str) {
         drop(self.backends[backend].control.take());
         let (page, now_ms) = (&self.page, self.now_ms());
-        let ended = self.copies.end(backend, now_ms, |ticket| page.read(ticket));
+        let ended = self.copies.end(backend, now_ms, |ticket| page.read(ticket), look);
         let reset = ended.reset.len();
         for copy in ended.reset {
             // The last descriptor of a connection that lingers for no time resets it.
@@ -495,8 +495,9 @@ impl HandOff {
             let backend = &mut self.backends[offer.backend];
             let control = backend.control.as_ref().expect("it is connected");
             self.page.offer(offer.ticket);
-            match handoff::send(control.as_fd(), &Message::Client(offer.ticket).encode(), Some(copy.as_fd()))
-            {
+            let message =
+                if offer.is_bereft { Message::Bereft(offer.ticket) } else { Message::Client(offer.ticket) };
+            match handoff::send(control.as_fd(), &message.encode(), Some(copy.as_fd())) {
                 Ok(()) => backend.handed_off += 1,
                 Err(error) => {
                     self.copies.set_full(offer.backend, true);
@@ -528,8 +529,8 @@ impl HandOff {
             self.paused_until_ms = None;
         }
         self.offer_all();
-        for client in self.copies.take_overdue(now_ms, look) {
-            self.refuse(client, Refusal::NoApi);
+        for Overdue { copy, is_bereft } in self.copies.take_overdue(now_ms, look) {
+            self.refuse(copy, if is_bereft { Refusal::Unknown } else { Refusal::NoApi });
         }
     }
 

@@ -163,6 +163,8 @@ pub enum Refusal {
     TooMany,
     /// Nobody is there to serve it.
     NoApi,
+    /// Nobody is there to serve it, and one that was may have asked the store for its request.
+    Unknown,
 }
 
 impl fmt::Debug for Edge {
@@ -239,8 +241,9 @@ impl Edge {
                 }
                 this.leave(&connection);
             }
+            let why = if connection.is_bereft() { Refusal::Unknown } else { Refusal::TooMany };
             if let Some(stream) = this.end(connection, outcome) {
-                Box::pin(this.refuse(stream, Refusal::TooMany)).await;
+                Box::pin(this.refuse(stream, why)).await;
             }
         }
     }
@@ -469,6 +472,7 @@ impl Refusal {
         let reply = match self {
             Self::TooMany => Reply::unavailable("too_many_connections", "close a connection, then retry"),
             Self::NoApi => Reply::unavailable("no_api", "nothing was recorded; retry later"),
+            Self::Unknown => Reply::unknown(),
         };
         reply.closing().encode(Asker::default())
     }
@@ -507,7 +511,11 @@ where
             if request.is_for_present_clients() && !connection.wait_for_client() {
                 return Some(Outcome::Ended);
             }
+            let records = request.method == Method::POST;
             let mut reply = handler(request).await;
+            if connection.is_bereft() && records && reply.denies_a_record() {
+                reply = Reply::unknown();
+            }
             // What has come behind it is answered before the end.
             let is_drained = connection.current_order() == Order::Drain && !connection.has_more();
             reply.close |= is_last || is_drained;

@@ -52,7 +52,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// Of these messages, so that another program's are noticed.
-const MAGIC: u32 = u32::from_le_bytes(*b"esp2");
+const MAGIC: u32 = u32::from_le_bytes(*b"esp3");
 
 /// The longest message of any control socket.
 pub const MESSAGE_BYTES_MAX: usize = 64;
@@ -91,6 +91,8 @@ pub enum Message {
     Hello,
     /// lb: the descriptor is a client's socket.
     Client(Ticket),
+    /// lb: the same, and an api that has ended may have asked the store for the request that lies in it.
+    Bereft(Ticket),
     /// api: give me no more clients.
     Draining,
     /// api: I am done with this client, at rest; give it to another one.
@@ -116,6 +118,7 @@ impl Message {
             Self::Client(ticket) => (2, ticket),
             Self::Draining => (3, none),
             Self::Released(ticket) => (4, ticket),
+            Self::Bereft(ticket) => (5, ticket),
         };
         let mut bytes = [0; 16];
         for (place, word) in bytes.chunks_exact_mut(4).zip([MAGIC, kind, ticket.slot, ticket.generation]) {
@@ -135,6 +138,7 @@ impl Message {
             (MAGIC, 2) => Some(Self::Client(ticket)),
             (MAGIC, 3) => Some(Self::Draining),
             (MAGIC, 4) => Some(Self::Released(ticket)),
+            (MAGIC, 5) => Some(Self::Bereft(ticket)),
             _ => None,
         }
     }
@@ -438,6 +442,8 @@ impl Source {
 pub struct Place {
     source: Rc<Source>,
     ticket: Ticket,
+    /// See [`Message::Bereft`].
+    is_bereft: Cell<bool>,
 }
 
 impl Place {
@@ -445,7 +451,21 @@ impl Place {
     #[must_use]
     pub fn new(source: Rc<Source>, ticket: Ticket) -> Option<Self> {
         source.page.word(ticket.slot)?;
-        Some(Self { source, ticket })
+        Some(Self { source, ticket, is_bereft: Cell::new(false) })
+    }
+
+    /// The same for a client whose first request an api that has ended may have asked the store for.
+    #[must_use]
+    pub fn bereft(self) -> Self {
+        self.is_bereft.set(true);
+        self
+    }
+
+    /// True while an api that has ended may have asked the store for the request at hand. It has no answer then that says that
+    /// nothing was recorded.
+    #[must_use]
+    pub fn is_bereft(&self) -> bool {
+        self.is_bereft.get()
     }
 
     /// Gives the client back, at rest and out of our epoll.
@@ -468,6 +488,7 @@ impl Place {
     /// Says that everything taken has been answered. False when the client is another one's by now.
     #[must_use]
     pub fn rest(&self) -> bool {
+        self.is_bereft.set(false);
         self.change(CONSUMED, AT_REST)
     }
 

@@ -154,6 +154,11 @@ impl Connection {
         self.place.is_some()
     }
 
+    /// An api that has ended may have asked the store for the request at hand.
+    pub(super) fn is_bereft(&self) -> bool {
+        self.place.as_ref().is_some_and(Place::is_bereft)
+    }
+
     /// It can go back to where it came from.
     pub(super) fn has_balancer(&self) -> bool {
         self.place.as_ref().is_some_and(Place::has_balancer)

@@ -82,6 +82,19 @@ impl Reply {
         Self { retry_after: true, ..Self::error(StatusCode::SERVICE_UNAVAILABLE, code, message) }
     }
 
+    /// 504: a process that is gone, or does not answer, may have recorded the request.
+    #[must_use]
+    pub fn unknown() -> Self {
+        let message = "the outcome is unknown; repeating a payment with the same correlationId is safe";
+        Self::error(StatusCode::GATEWAY_TIMEOUT, "unknown", message)
+    }
+
+    /// True when this says that nothing was recorded, which the process that says it knows of itself only.
+    #[must_use]
+    pub fn denies_a_record(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// The answer as it is written.
     pub(super) fn encode(&self, asker: Asker) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_BYTES_MAX + self.body.len());
