@@ -253,7 +253,10 @@ impl Desk {
     pub fn take(&mut self, message: FromStore, now_us: u64, wall_ms: u64) -> Taken {
         match message {
             // No api asks for operations.
-            FromStore::Welcome | FromStore::Operated { .. } => Taken::Nothing,
+            FromStore::Welcome
+            | FromStore::Operated { .. }
+            | FromStore::Window { .. }
+            | FromStore::Charges { .. } => Taken::Nothing,
             FromStore::Accepted { request, .. }
             | FromStore::Summary { request, .. }
             | FromStore::Purged { request, .. }

@@ -9,7 +9,7 @@ use wire::frame::{
     Accepted, AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Lease, Listing, Operation, Outcome,
     Report,
 };
-use wire::{Cents, PaymentId, PerProcessor, Processor};
+use wire::{Bounds, Cents, PaymentId, PerProcessor, Processor};
 
 const ID: PaymentId = PaymentId(7);
 const CENTS: Cents = Cents(1990);
@@ -341,6 +341,44 @@ fn every_listing_shows_its_payments_and_no_others() {
             assert!(done && recorded.is_none());
             assert_eq!(text.contains(&ID.to_string()), listing == shown, "{stands:?} in {listing:?}: {text}");
         }
+    }
+}
+
+#[test]
+fn a_window_is_told_to_an_operator_without_a_hello_and_records_nothing() {
+    for (stands, charged, in_flight) in [
+        (Stands::Queued, 0, 0),
+        (Stands::Open, 0, 1),
+        (Stands::Unknown, 0, 1),
+        (Stands::Charged, 1, 0),
+        (Stands::Dead, 0, 0),
+        (Stands::Tombstone, 0, 1),
+    ] {
+        let mut store = store(stands);
+        store.records.clear();
+        store.sends.clear();
+        let (operator, bounds) = (ApiId(77), Bounds::default());
+        let operate = |operation| FromApi::Operate { request: 5, deadline_us: u64::MAX, operation };
+        store.hear(operator, operate(Operation::Window { bounds }));
+        for processor in Processor::BOTH {
+            store.hear(operator, operate(Operation::Charges { processor, bounds, from: 0 }));
+        }
+        let window = store.sends.iter().find_map(|message| match message {
+            FromStore::Window { request: 5, window } => Some(*window),
+            _ => None,
+        });
+        let window = window.unwrap();
+        let sum = |count: PerProcessor<u64>| count.0.iter().sum::<u64>();
+        assert_eq!(sum(PerProcessor(window.charged.0.map(|totals| totals.count))), charged, "{stands:?}");
+        assert_eq!(sum(window.in_flight), in_flight, "{stands:?}");
+        let listed = store.sends.iter().filter_map(|message| match message {
+            FromStore::Charges { request: 5, next: None, charges } => Some(charges),
+            _ => None,
+        });
+        let ids: Vec<PaymentId> = listed.flatten().map(|charge| charge.id).collect();
+        assert_eq!(ids, vec![ID; usize::try_from(charged).unwrap()], "{stands:?}");
+        let is_decision = |record: &&Record| !matches!(record, Record::Intended { .. });
+        assert_eq!(store.records.iter().find(is_decision), None, "{stands:?}");
     }
 }
 

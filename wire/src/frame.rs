@@ -30,6 +30,13 @@ pub const HELD_ATTEMPTS_MAX: usize = 2_048;
 
 const _: () = assert!(HELD_ATTEMPTS_MAX * 16 + 64 <= FRAME_BYTES_MAX);
 
+/// How many charges one page of them can list.
+pub const CHARGES_MAX: usize = 1_000;
+
+const CHARGE_BYTES: usize = 32;
+
+const _: () = assert!(CHARGES_MAX * CHARGE_BYTES + 64 <= FRAME_BYTES_MAX);
+
 /// Numbers the attempts of one store, over restarts and purges: the same number never names two attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub u64);
@@ -196,6 +203,20 @@ pub enum Operation {
     NotCharged(PaymentId),
     /// Send this dead letter again.
     Revive(PaymentId),
+    /// Tell what is known about a window, to compare it with the processors' own sums.
+    Window {
+        /// The window.
+        bounds: Bounds,
+    },
+    /// List what a processor charged inside a window.
+    Charges {
+        /// The processor.
+        processor: Processor,
+        /// The window.
+        bounds: Bounds,
+        /// Where to go on: 0, then what the answer before said.
+        from: u32,
+    },
 }
 
 impl Operation {
@@ -203,7 +224,7 @@ impl Operation {
     #[must_use]
     pub fn id(&self) -> Option<PaymentId> {
         match *self {
-            Self::List { .. } => None,
+            Self::List { .. } | Self::Window { .. } | Self::Charges { .. } => None,
             Self::Charged { id, .. } | Self::NotCharged(id) | Self::Revive(id) => Some(id),
         }
     }
@@ -297,6 +318,33 @@ pub struct Totals {
     pub cents: Cents,
 }
 
+/// What the store knows about a window of `requestedAt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The store's clock. Unless it is set back, no payment gets a `requestedAt` before this time any more.
+    pub now: Timestamp,
+    /// Another number after each purge that forgot an attempt.
+    pub world: u64,
+    /// The first `requestedAt` inside the window under which a payment was sent or charged.
+    pub first: Option<Timestamp>,
+    /// What each processor charged inside the window.
+    pub charged: PerProcessor<Totals>,
+    /// Payments that each processor may hold inside the window beyond those, because an attempt has no answer. It is
+    /// never too low.
+    pub in_flight: PerProcessor<u64>,
+}
+
+/// A payment that a processor charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// The payment.
+    pub id: PaymentId,
+    /// The amount that the summary counts.
+    pub cents: Cents,
+    /// The time under which the summary counts it.
+    pub requested_at: Timestamp,
+}
+
 /// Store to api.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromStore {
@@ -355,6 +403,22 @@ pub enum FromStore {
         next: Option<u32>,
         /// Payments, one a line; or what was done, or why not.
         text: String,
+    },
+    /// The answer to [`Operation::Window`].
+    Window {
+        /// Of the operation.
+        request: u64,
+        /// What is known.
+        window: Window,
+    },
+    /// The answer to [`Operation::Charges`].
+    Charges {
+        /// Of the operation.
+        request: u64,
+        /// More to list from here.
+        next: Option<u32>,
+        /// Some of the charges. At most [`CHARGES_MAX`].
+        charges: Vec<Charge>,
     },
 }
 
@@ -518,6 +582,36 @@ impl<'a> Fields<'a> {
         Ok(given.then_some(time))
     }
 
+    fn bounds(&mut self) -> Result<Bounds, FrameError> {
+        Ok(Bounds { from: self.bound()?, to: self.bound()? })
+    }
+
+    /// Where a list goes on.
+    fn next(&mut self) -> Result<Option<u32>, FrameError> {
+        let (more, next) = (self.bool()?, self.u32()?);
+        Ok(more.then_some(next))
+    }
+
+    fn charges(&mut self) -> Result<Vec<Charge>, FrameError> {
+        let count = usize::from(self.u16()?);
+        if count > CHARGES_MAX || self.rest.len() != count * CHARGE_BYTES {
+            return self.broken();
+        }
+        (0..count)
+            .map(|_| Ok(Charge { id: self.id()?, cents: self.amount()?, requested_at: self.time()? }))
+            .collect()
+    }
+
+    fn window(&mut self) -> Result<Window, FrameError> {
+        Ok(Window {
+            now: self.time()?,
+            world: self.u64()?,
+            first: self.bound()?,
+            charged: PerProcessor([self.totals()?, self.totals()?]),
+            in_flight: PerProcessor([self.u64()?, self.u64()?]),
+        })
+    }
+
     fn processor(&mut self) -> Result<Processor, FrameError> {
         let byte = self.u8()?;
         Processor::from_byte(byte).map_or_else(|| self.broken(), Ok)
@@ -563,6 +657,10 @@ impl<'a> Fields<'a> {
             1 => Operation::Charged { id: self.id()?, by: self.optional_processor()? },
             2 => Operation::NotCharged(self.id()?),
             3 => Operation::Revive(self.id()?),
+            8 => Operation::Window { bounds: self.bounds()? },
+            9 => {
+                Operation::Charges { processor: self.processor()?, bounds: self.bounds()?, from: self.u32()? }
+            }
             _ => return self.broken(),
         })
     }
@@ -583,6 +681,39 @@ const NO_PROCESSOR: u8 = 0xff;
 fn put_bound(out: &mut Vec<u8>, bound: Option<Timestamp>) {
     out.put_u8(u8::from(bound.is_some()));
     out.put_i64_le(bound.map_or(0, |time| time.0));
+}
+
+fn put_bounds(out: &mut Vec<u8>, bounds: Bounds) {
+    put_bound(out, bounds.from);
+    put_bound(out, bounds.to);
+}
+
+fn put_next(out: &mut Vec<u8>, next: Option<u32>) {
+    out.put_u8(u8::from(next.is_some()));
+    out.put_u32_le(next.unwrap_or(0));
+}
+
+fn put_window(out: &mut Vec<u8>, window: &Window) {
+    out.put_i64_le(window.now.0);
+    out.put_u64_le(window.world);
+    put_bound(out, window.first);
+    for (_, totals) in window.charged.iter() {
+        out.put_u64_le(totals.count);
+        out.put_i64_le(totals.cents.0);
+    }
+    for (_, count) in window.in_flight.iter() {
+        out.put_u64_le(*count);
+    }
+}
+
+fn put_charges(out: &mut Vec<u8>, charges: &[Charge]) {
+    assert!(charges.len() <= CHARGES_MAX, "a page lists {} charges", charges.len());
+    out.put_u16_le(u16::try_from(charges.len()).expect("CHARGES_MAX fits"));
+    for Charge { id, cents, requested_at } in charges {
+        out.put_u128_le(id.0);
+        out.put_i64_le(cents.0);
+        out.put_i64_le(requested_at.0);
+    }
 }
 
 fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
@@ -630,8 +761,7 @@ impl Message for FromApi {
             }),
             Self::Summary { request, bounds } => frame(out, 4, |out| {
                 out.put_u64_le(*request);
-                put_bound(out, bounds.from);
-                put_bound(out, bounds.to);
+                put_bounds(out, *bounds);
             }),
             Self::Purge { request, deadline_us } => frame(out, 5, |out| {
                 out.put_u64_le(*request);
@@ -676,6 +806,16 @@ impl Message for FromApi {
                     }
                     Operation::NotCharged(id) => (2, id),
                     Operation::Revive(id) => (3, id),
+                    Operation::Window { bounds } => {
+                        out.put_u8(8);
+                        return put_bounds(out, *bounds);
+                    }
+                    Operation::Charges { processor, bounds, from } => {
+                        out.put_u8(9);
+                        out.put_u8(*processor as u8);
+                        put_bounds(out, *bounds);
+                        return out.put_u32_le(*from);
+                    }
                 };
                 out.put_u8(kind);
                 out.put_u128_le(id.0);
@@ -704,7 +844,7 @@ impl Message for FromApi {
             3 => Self::Accept { request: fields.u64()?, id: fields.id()?, cents: fields.amount()? },
             4 => {
                 let request = fields.u64()?;
-                Self::Summary { request, bounds: Bounds { from: fields.bound()?, to: fields.bound()? } }
+                Self::Summary { request, bounds: fields.bounds()? }
             }
             5 => Self::Purge { request: fields.u64()?, deadline_us: fields.u64()? },
             6 => Self::Metrics { request: fields.u64()? },
@@ -781,9 +921,17 @@ impl Message for FromStore {
             Self::Operated { request, done, next, text } => frame(out, 73, |out| {
                 out.put_u64_le(*request);
                 out.put_u8(u8::from(*done));
-                out.put_u8(u8::from(next.is_some()));
-                out.put_u32_le(next.unwrap_or(0));
+                put_next(out, *next);
                 out.put_slice(text.as_bytes());
+            }),
+            Self::Window { request, window } => frame(out, 80, |out| {
+                out.put_u64_le(*request);
+                put_window(out, window);
+            }),
+            Self::Charges { request, next, charges } => frame(out, 81, |out| {
+                out.put_u64_le(*request);
+                put_next(out, *next);
+                put_charges(out, charges);
             }),
         }
     }
@@ -825,14 +973,10 @@ impl Message for FromStore {
             72 => Self::Acknowledge { sequence: fields.u64()? },
             73 => {
                 let (request, done) = (fields.u64()?, fields.bool()?);
-                let (more, next) = (fields.bool()?, fields.u32()?);
-                return Ok(Self::Operated {
-                    request,
-                    done,
-                    next: more.then_some(next),
-                    text: fields.text()?,
-                });
+                return Ok(Self::Operated { request, done, next: fields.next()?, text: fields.text()? });
             }
+            80 => Self::Window { request: fields.u64()?, window: fields.window()? },
+            81 => Self::Charges { request: fields.u64()?, next: fields.next()?, charges: fields.charges()? },
             _ => return Err(FrameError::Kind(kind)),
         };
         fields.end(message)

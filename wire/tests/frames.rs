@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 use wire::frame::{
-    Accepted, AttemptId, CallKind, FRAME_BYTES_MAX, FrameError, Frames, FromApi, FromStore, Health,
-    HeldAttempt, Lease, Listing, Message, Operation, Outcome, Report, Totals, decode,
+    Accepted, AttemptId, CHARGES_MAX, CallKind, Charge, FRAME_BYTES_MAX, FrameError, Frames, FromApi,
+    FromStore, Health, HeldAttempt, Lease, Listing, Message, Operation, Outcome, Report, Totals, Window,
+    decode,
 };
 use wire::{Bounds, Cents, PaymentId, PerProcessor, Processor, Timestamp};
 
@@ -51,7 +52,35 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(id, by)| Operation::Charged { id: PaymentId(id), by }),
         any::<u128>().prop_map(|id| Operation::NotCharged(PaymentId(id))),
         any::<u128>().prop_map(|id| Operation::Revive(PaymentId(id))),
+        (bound(), bound()).prop_map(|(from, to)| Operation::Window { bounds: Bounds { from, to } }),
+        (processor(), bound(), bound(), any::<u32>()).prop_map(|(processor, lower, to, from)| {
+            Operation::Charges { processor, bounds: Bounds { from: lower, to }, from }
+        }),
     ]
+}
+
+fn totals() -> impl Strategy<Value = Totals> + Clone {
+    any::<(u64, i64)>().prop_map(|(count, cents)| Totals { count, cents: Cents(cents) })
+}
+
+fn window() -> impl Strategy<Value = Window> {
+    (any::<(i64, u64)>(), bound(), totals(), totals(), any::<[u64; 2]>()).prop_map(
+        |((now, world), first, default, fallback, in_flight)| Window {
+            now: Timestamp(now),
+            world,
+            first,
+            charged: PerProcessor([default, fallback]),
+            in_flight: PerProcessor(in_flight),
+        },
+    )
+}
+
+fn charge() -> impl Strategy<Value = Charge> {
+    (any::<u128>(), amount(), any::<i64>()).prop_map(|(id, cents, time)| Charge {
+        id: PaymentId(id),
+        cents,
+        requested_at: Timestamp(time),
+    })
 }
 
 fn from_api() -> impl Strategy<Value = FromApi> {
@@ -109,11 +138,10 @@ fn from_store() -> impl Strategy<Value = FromStore> {
         Just(Accepted::Mismatch),
         Just(Accepted::Full)
     ];
-    let totals = any::<(u64, i64)>().prop_map(|(count, cents)| Totals { count, cents: Cents(cents) });
     prop_oneof![
         Just(FromStore::Welcome),
         (any::<u64>(), accepted).prop_map(|(request, accepted)| FromStore::Accepted { request, accepted }),
-        (any::<u64>(), totals.clone(), totals)
+        (any::<u64>(), totals(), totals())
             .prop_map(|(request, a, b)| FromStore::Summary { request, totals: PerProcessor([a, b]) }),
         (any::<u64>(), any::<bool>()).prop_map(|(request, done)| FromStore::Purged { request, done }),
         (any::<u64>(), "\\PC{0,200}").prop_map(|(request, text)| FromStore::Metrics { request, text }),
@@ -133,6 +161,9 @@ fn from_store() -> impl Strategy<Value = FromStore> {
         any::<u64>().prop_map(|sequence| FromStore::Acknowledge { sequence }),
         (any::<u64>(), any::<bool>(), any::<Option<u32>>(), "\\PC{0,200}")
             .prop_map(|(request, done, next, text)| FromStore::Operated { request, done, next, text }),
+        (any::<u64>(), window()).prop_map(|(request, window)| FromStore::Window { request, window }),
+        (any::<u64>(), any::<Option<u32>>(), proptest::collection::vec(charge(), 0..40))
+            .prop_map(|(request, next, charges)| FromStore::Charges { request, next, charges }),
     ]
 }
 
@@ -238,4 +269,19 @@ fn an_api_of_another_version_is_told_apart() {
     let mut bytes = encode_all(&[FromApi::Hello { instance: 1, calls_max: 2, held: Vec::new() }]);
     bytes[9] ^= 1;
     assert_eq!(decode::<FromApi>(&bytes), Err(FrameError::Version));
+}
+
+#[test]
+fn a_full_page_of_charges_fits_into_a_frame_and_a_longer_one_is_refused() {
+    let charge = Charge { id: PaymentId(1), cents: Cents(1), requested_at: Timestamp(1) };
+    let page = FromStore::Charges { request: 1, next: Some(2), charges: vec![charge; CHARGES_MAX] };
+    let mut bytes = encode_all(std::slice::from_ref(&page));
+    assert_eq!(decode_all::<FromStore>(&bytes), Ok(vec![page]));
+    // Behind the header, the kind, the request's number and where the list goes on stands how many there are.
+    let more = u16::try_from(CHARGES_MAX + 1).unwrap();
+    bytes[18..20].copy_from_slice(&more.to_le_bytes());
+    bytes.extend_from_slice(&[1; 32]);
+    let length = u32::try_from(bytes.len() - 4).unwrap();
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    assert_eq!(decode::<FromStore>(&bytes), Err(FrameError::Payload(81)));
 }

@@ -14,6 +14,7 @@
 //!
 //! Memory: 32 bytes for a payment, 16 and 1.5 for its time in the summary, 6 to 12 in the index.
 
+mod books;
 mod judgement;
 pub mod snapshot;
 
@@ -516,11 +517,13 @@ impl Ledger {
         match (terms, flight) {
             (Terms::Theirs { requested_at, cents: theirs }, _) => {
                 self.balance.adjusted_cents.0 += theirs.0 - cents.0;
-                self.summary.charge_foreign(requested_at, processor, theirs);
+                self.summary.charge_foreign(requested_at, processor, theirs, ordinal);
             }
             (Terms::Ours, _) if slot != NO_SLOT => self.summary.charge(slot, processor, cents),
-            (Terms::Ours, Some(flight)) => self.summary.charge_foreign(flight.requested_at, processor, cents),
-            (Terms::Ours, None) => self.summary.charge_foreign(self.last_requested_at, processor, cents),
+            (Terms::Ours, flight) => {
+                let requested_at = flight.map_or(self.last_requested_at, |flight| flight.requested_at);
+                self.summary.charge_foreign(requested_at, processor, cents, ordinal);
+            }
         }
         self.stand(ordinal, Standing::Charged(processor));
     }

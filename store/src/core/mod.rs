@@ -38,9 +38,9 @@ use router::{Router, RouterConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use wire::frame::{
-    Accepted, AttemptId, CALL_OVERDUE_MS, CallKind, FromApi, FromStore, HeldAttempt, Outcome, Report,
+    Accepted, AttemptId, CALL_OVERDUE_MS, CallKind, FromApi, FromStore, HeldAttempt, Operation, Outcome, Report,
 };
-use wire::{PerProcessor, Processor};
+use wire::{PerProcessor, Processor, Timestamp};
 
 /// After a start, attempts of the time before wait so long for an api that still holds their call.
 const CLAIM_GRACE_MS: u64 = 1_000;
@@ -281,6 +281,14 @@ impl Core {
                 effects.notes.push(Note::Late { what: "an operation" });
                 let text = "nothing was done: the store was busy for too long; ask again".to_owned();
                 effects.sends.push((api, FromStore::Operated { request, done: false, next: None, text }));
+            }
+            FromApi::Operate { request, operation: Operation::Window { bounds }, .. } => {
+                let window = self.ledger.books(Timestamp::from_ms(now.wall_ms), bounds);
+                effects.sends.push((api, FromStore::Window { request, window }));
+            }
+            FromApi::Operate { request, operation: Operation::Charges { processor, bounds, from }, .. } => {
+                let (charges, next) = self.ledger.charges(processor, bounds, from);
+                effects.sends.push((api, FromStore::Charges { request, next, charges }));
             }
             FromApi::Operate { request, operation, .. } => {
                 let answer = self.judge_operation(operation);

@@ -96,6 +96,9 @@ impl Core {
             Operation::Charged { id, by } => self.resolve_charged(id, by),
             Operation::NotCharged(id) => self.resolve_not_charged(id),
             Operation::Revive(id) => self.revive(id),
+            Operation::Window { .. } | Operation::Charges { .. } => {
+                unreachable!("what is known about a window has a frame of its own")
+            }
         };
         let (records, done, text) = match decided {
             Ok(records) => (records, true, "done, and recorded\n".to_owned()),

@@ -16,7 +16,9 @@
 
 use super::chunked::Chunked;
 use super::fields::Fields;
+use super::queue::Ordinal;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use wire::frame::Totals;
 use wire::{Bounds, Cents, PerProcessor, Processor, Timestamp};
 
@@ -41,7 +43,7 @@ const TIME_BITS: u32 = 62;
 const ENTRY_BYTES: usize = 16;
 
 /// Bytes of a charge outside the order in a snapshot.
-const FOREIGN_BYTES: usize = 17;
+const FOREIGN_BYTES: usize = 21;
 
 impl Entry {
     fn requested_at_ms(&self) -> u64 {
@@ -59,10 +61,11 @@ impl Entry {
 
 /// A charge whose time stands outside the order of issue.
 #[derive(Clone, Copy, Debug)]
-struct Foreign {
-    requested_at: Timestamp,
-    processor: Processor,
-    cents: Cents,
+pub(super) struct Foreign {
+    pub(super) requested_at: Timestamp,
+    pub(super) processor: Processor,
+    pub(super) cents: Cents,
+    pub(super) ordinal: Ordinal,
 }
 
 /// The index of all charges by time.
@@ -157,9 +160,15 @@ impl Summary {
     }
 
     /// Counts a charge under a time that stands outside the order of issue.
-    pub fn charge_foreign(&mut self, requested_at: Timestamp, processor: Processor, cents: Cents) {
+    pub fn charge_foreign(
+        &mut self,
+        requested_at: Timestamp,
+        processor: Processor,
+        cents: Cents,
+        ordinal: Ordinal,
+    ) {
         let at = self.foreign.partition_point(|other| other.requested_at <= requested_at);
-        self.foreign.insert(at, Foreign { requested_at, processor, cents });
+        self.foreign.insert(at, Foreign { requested_at, processor, cents, ordinal });
     }
 
     /// Count and sum of each processor's charges inside the window, both ends included.
@@ -171,19 +180,44 @@ impl Summary {
         {
             return totals;
         }
-        let end = bounds.to.map_or(self.issued.len(), |to| self.partition(|time| time <= to));
-        let start = bounds.from.map_or(0, |from| self.partition(|time| time < from));
-        let (upper, lower) = (self.prefix(end), self.prefix(start));
+        let entries = self.entries(bounds);
+        let (upper, lower) = (self.prefix(entries.end), self.prefix(entries.start));
         for processor in Processor::BOTH {
             totals[processor] = Totals {
                 count: upper[processor].count - lower[processor].count,
                 cents: Cents(upper[processor].cents.0 - lower[processor].cents.0),
             };
         }
-        for foreign in self.foreign.iter().filter(|foreign| bounds.contains(foreign.requested_at)) {
+        for foreign in self.foreign_charges(bounds) {
             add(&mut totals[foreign.processor], foreign.cents);
         }
         totals
+    }
+
+    /// The entries inside the window, charged or not.
+    pub(super) fn entries(&self, bounds: Bounds) -> Range<usize> {
+        let end = bounds.to.map_or(self.issued.len(), |to| self.partition(|time| time <= to));
+        let start = bounds.from.map_or(0, |from| self.partition(|time| time < from));
+        start..end.max(start)
+    }
+
+    /// The charges inside the window whose times stand outside the order of issue, oldest first.
+    pub(super) fn foreign_charges(&self, bounds: Bounds) -> impl Iterator<Item = &Foreign> {
+        self.foreign.iter().filter(move |foreign| bounds.contains(foreign.requested_at))
+    }
+
+    /// True when something is charged under this entry.
+    pub(super) fn is_charged(&self, slot: Slot) -> bool {
+        self.issued[slot.0 as usize].charged_by().is_some()
+    }
+
+    /// The first time inside the window that was issued, or charged.
+    #[must_use]
+    pub fn first(&self, bounds: Bounds) -> Option<Timestamp> {
+        let entries = self.entries(bounds);
+        let issued = entries.into_iter().next().map(|at| self.issued[at].requested_at_ms());
+        let foreign = self.foreign_charges(bounds).next().map(|foreign| foreign.requested_at);
+        issued.map(Timestamp::from_ms).into_iter().chain(foreign).min()
     }
 
     /// This moment's summary, which shares its entries with the one that goes on.
@@ -204,7 +238,7 @@ impl Summary {
         }
         for _ in 0..fields.count(FOREIGN_BYTES)? {
             let (requested_at, processor) = (fields.time()?, fields.processor()?);
-            summary.charge_foreign(requested_at, processor, fields.cents()?);
+            summary.charge_foreign(requested_at, processor, fields.cents()?, fields.ordinal()?);
         }
         Some(summary)
     }
@@ -262,6 +296,7 @@ impl Frozen {
             out.write_all(&foreign.requested_at.0.to_le_bytes())?;
             out.write_all(&[foreign.processor as u8])?;
             out.write_all(&foreign.cents.0.to_le_bytes())?;
+            out.write_all(&foreign.ordinal.0.to_le_bytes())?;
         }
         Ok(())
     }
@@ -420,8 +455,8 @@ mod tests {
     fn a_row_adopted_from_a_processor_counts_under_its_own_time() {
         let mut summary = Summary::default();
         summary.issue(Timestamp::from_ms(50));
-        summary.charge_foreign(Timestamp(20_000_500), Processor::Fallback, Cents(9));
-        summary.charge_foreign(Timestamp(10_000), Processor::Fallback, Cents(5));
+        summary.charge_foreign(Timestamp(20_000_500), Processor::Fallback, Cents(9), Ordinal(1));
+        summary.charge_foreign(Timestamp(10_000), Processor::Fallback, Cents(5), Ordinal(2));
         let bounds = Bounds { from: Some(Timestamp(20_000_500)), to: None };
         assert_eq!(summary.window(bounds)[Processor::Fallback], Totals { count: 1, cents: Cents(9) });
         assert_eq!(summary.window(Bounds::default())[Processor::Fallback].cents, Cents(14));

@@ -8,7 +8,7 @@
 //! ```text
 //!  last requestedAt | next attempt | world's first attempt | adjusted cents | count and cents of each standing
 //!  payments:   count | id 16, cents 8, slot 4, standing 1, refused 1, conflicted 1      31 bytes each
-//!  summary:    count | packed time 8, cents 8 | count | time 8, processor 1, cents 8
+//!  summary:    count | packed time 8, cents 8 | count | time 8, processor 1, cents 8, ordinal 4
 //!  flights:    count | ordinal 4, flight
 //!  dangling:   count | ordinal 4, flight
 //!  tombstones: count | id 16, cents 8, charged 1, flight
@@ -23,11 +23,11 @@ use crate::core::chunked::Chunked;
 use crate::core::fields::Fields;
 use crate::core::queue::{Ordinal, Queue};
 use crate::core::record::Record;
-use crate::core::summary::{self, Slot, Summary};
+use crate::core::summary::{self, Foreign, Slot, Summary};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use wire::frame::Totals;
-use wire::{Cents, PaymentId, Processor, Timestamp};
+use wire::{Bounds, Cents, PaymentId, Processor, Timestamp};
 
 /// Bytes of a payment in a snapshot.
 const PAYMENT_BYTES: usize = 31;
@@ -186,8 +186,14 @@ impl Ledger {
                 .iter()
                 .filter(has_slot)
                 .all(|payment| (payment.slot.0 as usize) < self.summary.len())
+            && self.summary.foreign_charges(Bounds::default()).all(|foreign| self.is_charge(foreign))
             && self.world_first_attempt <= self.next_attempt
             && self.tombstones.keys().all(|id| self.find(*id).is_none())
+    }
+
+    fn is_charge(&self, foreign: &Foreign) -> bool {
+        (foreign.ordinal.0 as usize) < self.payments.len()
+            && self.standing(foreign.ordinal) == Standing::Charged(foreign.processor)
     }
 }
 
