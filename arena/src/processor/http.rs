@@ -35,6 +35,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt::{Display, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -126,8 +127,23 @@ struct FailureBody {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct LossBody {
+    #[serde(default)]
     share_percent: u8,
+    #[serde(default)]
+    ids: Vec<String>,
+}
+
+impl LossBody {
+    /// `None` when an id is none.
+    fn lose(&self, rows: &mut Rows) -> Option<Vec<Row>> {
+        let ids: HashSet<PaymentId> =
+            self.ids.iter().map(|id| PaymentId::parse(id)).collect::<Option<_>>()?;
+        let mut lost = rows.lose_if(|_, row| ids.contains(&row.id));
+        lost.extend(rows.lose(self.share_percent));
+        Some(lost)
+    }
 }
 
 impl Service {
@@ -357,7 +373,7 @@ impl Service {
         let method = match path {
             "/admin/misbehaviour" if head.method == Method::GET => Method::GET,
             "/admin/payments-summary" | "/admin/payments" | "/admin/lost-payments" => Method::GET,
-            "/admin/purge-payments" | "/admin/lose-payments" => Method::POST,
+            "/admin/purge-payments" | "/admin/lose-payments" | "/admin/replace-payment" => Method::POST,
             "/admin/misbehaviour"
             | "/admin/configurations/token"
             | "/admin/configurations/delay"
@@ -404,9 +420,16 @@ impl Service {
                 self.conduct.set(bind::<Misbehaviour>(body)?);
                 status(StatusCode::NO_CONTENT)
             }
+            "/admin/replace-payment" => {
+                let Payment { row, .. } = Payment::bind(body)?;
+                if state.rows.lose_if(|_, old| old.id == row.id).is_empty() {
+                    return Some(status(StatusCode::NOT_FOUND));
+                }
+                state.rows.insert(row);
+                status(StatusCode::NO_CONTENT)
+            }
             "/admin/lose-payments" => {
-                let LossBody { share_percent } = bind(body)?;
-                let lost = state.rows.lose(share_percent);
+                let lost = bind::<LossBody>(body)?.lose(&mut state.rows)?;
                 let reply = json(StatusCode::OK, format!(r#"{{"lost":{}}}"#, lost.len()));
                 state.lost.extend(lost);
                 reply

@@ -8,6 +8,8 @@
 //! GET /admin/misbehaviour    what is set, how often each was done, and what was observed
 //! POST /admin/lose-payments  {"share_percent":10}: these rows are deleted, and listed by
 //! GET /admin/lost-payments   in the shape of GET /admin/payments
+//! POST /admin/lose-payments  {"ids":["..",".."]}: these rows, and no others
+//! POST /admin/replace-payment  a body as POST /payments has it: the row with its id gets that amount and time
 //! ```
 //!
 //! A field that is left out means that this part behaves well. These routes are ours and not the competition's; they want

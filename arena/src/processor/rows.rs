@@ -144,11 +144,15 @@ impl Rows {
     /// Deletes this share of the rows, evenly, and tells them.
     pub(super) fn lose(&mut self, share_percent: u8) -> Vec<Row> {
         let share = usize::from(share_percent.min(100));
-        let is_lost = |number: usize| (number + 1) * share / 100 > number * share / 100;
+        self.lose_if(|number, _| (number + 1) * share / 100 > number * share / 100)
+    }
+
+    /// Deletes the rows for which this is true of their number or of themselves, and tells them.
+    pub(super) fn lose_if(&mut self, is_lost: impl Fn(usize, &Row) -> bool) -> Vec<Row> {
         let rows = std::mem::replace(self, Self::new()).rows;
         let mut lost = Vec::new();
         for (number, row) in rows.into_iter().enumerate() {
-            if is_lost(number) {
+            if is_lost(number, &row) {
                 lost.push(row);
             } else {
                 self.insert(row);
@@ -205,6 +209,17 @@ mod tests {
         assert_eq!(ids(page(4)), [4]);
         assert!(page(5).is_empty());
         assert!(page(usize::MAX).is_empty());
+    }
+
+    #[test]
+    fn single_rows_are_lost_by_their_ids() {
+        let mut rows = Rows::new();
+        for id in 0..4 {
+            rows.insert(row(id, 1, 0));
+        }
+        let lost: Vec<u128> = rows.lose_if(|_, row| row.id.0 % 2 == 1).iter().map(|row| row.id.0).collect();
+        assert_eq!(lost, [1, 3]);
+        assert_eq!(rows.sum().count, 2);
     }
 
     #[test]

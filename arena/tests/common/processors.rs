@@ -52,13 +52,18 @@ impl Processors {
     /// Lets one of them fail from now on, or not any more.
     pub(crate) fn set_failing(&self, processor: Processor, failing: bool) {
         let body = format!(r#"{{"failure":{failing}}}"#);
+        let answer = self.order(processor, "PUT /admin/configurations/failure", &body);
+        assert_eq!(answer.status, 200);
+    }
+
+    /// A request with a body, such as `POST /payments`.
+    pub(crate) fn order(&self, processor: Processor, what: &str, body: &str) -> Answer {
         let request = format!(
-            "PUT /admin/configurations/failure HTTP/1.1\r\nHost: processor\r\nX-Rinha-Token: 123\r\n\
+            "{what} HTTP/1.1\r\nHost: processor\r\nX-Rinha-Token: 123\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let answer = Way::Lb(self.addrs[processor]).ask(request.as_bytes()).expect("a processor answers");
-        assert_eq!(answer.status, 200);
+        Way::Lb(self.addrs[processor]).ask(request.as_bytes()).expect("a processor answers")
     }
 
     /// The `requestedAt` of a payment, and who holds it.
