@@ -46,9 +46,7 @@ impl Asker {
     /// When the store does not answer in time, objects, or `out` takes no more.
     pub fn operate(&mut self, mut operation: Operation, out: &mut impl Write) -> anyhow::Result<()> {
         loop {
-            // The store refuses it afterwards: an operator who has seen no answer must be able to rely on that.
-            let deadline_us = monotonic_us() + u64::try_from(TIMEOUT.as_micros()).unwrap_or(u64::MAX);
-            let answer = self.ask(&FromApi::Operate { request: 1, deadline_us, operation })?;
+            let answer = self.ask_operation(operation)?;
             let FromStore::Operated { done, next, text, .. } = answer else {
                 bail!("the store answered something else: is it of another version?");
             };
@@ -65,6 +63,16 @@ impl Asker {
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// Asks for something that an operator may know, and gives the store's answer.
+    ///
+    /// # Errors
+    /// When the store does not answer in time.
+    pub fn ask_operation(&mut self, operation: Operation) -> anyhow::Result<FromStore> {
+        // The store refuses it afterwards: an operator who has seen no answer must be able to rely on that.
+        let deadline_us = monotonic_us() + u64::try_from(TIMEOUT.as_micros()).unwrap_or(u64::MAX);
+        self.ask(&FromApi::Operate { request: 1, deadline_us, operation })
     }
 
     fn ask(&mut self, question: &FromApi) -> anyhow::Result<FromStore> {

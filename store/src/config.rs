@@ -6,11 +6,13 @@
 use crate::core::CoreConfig;
 use crate::core::router::{DISPATCH_PER_S, LATE_PATIENCE_MS, OPEN_MAX, RouterConfig};
 use crate::log::Durability;
+use crate::reconcile::comparison::Limits;
 use std::fs;
 use std::path::PathBuf;
+use ureq::http::{HeaderValue, Uri};
 use wire::frame::{Listing, Operation};
 use wire::trace::LogFlags;
-use wire::{PaymentId, PerProcessor, Processor};
+use wire::{Bounds, PaymentId, PerProcessor, Processor, Timestamp};
 
 /// Memory that one payment may take, in bytes, everything included (PERFORMANCE.md).
 const PAYMENT_BYTES: u64 = 64;
@@ -79,6 +81,96 @@ pub enum Command {
         #[arg(value_parser = payment_id)]
         id: PaymentId,
     },
+    /// Compare what the running store counts with the processors' own sums, and name the payments that differ; changes
+    /// nothing; exit with 0 if all agrees, with 1 if something differs, with 2 if it could not be compared
+    Reconcile(Reconcile),
+}
+
+/// Settings of `store reconcile`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Reconcile {
+    /// Where the default processor is
+    #[arg(long, env = "PROCESSOR_DEFAULT_URL", default_value = "http://payment-processor-default:8080", value_parser = address)]
+    pub processor_default_url: String,
+    /// Where the fallback processor is
+    #[arg(long, env = "PROCESSOR_FALLBACK_URL", default_value = "http://payment-processor-fallback:8080", value_parser = address)]
+    pub processor_fallback_url: String,
+    /// What the processors want in the header X-Rinha-Token; rather by its variable, which other users do not see
+    #[arg(long, env = "PROCESSOR_TOKEN", hide_env_values = true, value_parser = token)]
+    pub processor_token: String,
+    /// The first requestedAt that is compared, such as 2025-07-15T12:00:00Z [default: the first since the last purge]
+    #[arg(long, value_parser = lower_bound)]
+    pub from: Option<Timestamp>,
+    /// The last requestedAt that is compared, if it is not too recent [default: the last that is not]
+    #[arg(long, value_parser = upper_bound)]
+    pub to: Option<Timestamp>,
+    /// Windows that ended less than this time ago are not compared, in seconds
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(..=2_592_000))]
+    pub margin_s: u32,
+    /// How long a window is, in seconds, 1 to 86400
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub window_s: u32,
+    /// Calls to the processors, and pages of payments from the store, a second, 1 to 1000
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub calls_per_s: u32,
+    /// Payments that are looked up where sums differ; further windows that differ are only counted
+    #[arg(long, default_value_t = 10_000)]
+    pub look_ups_max: u64,
+    /// Write the report as JSON, with amounts in cents
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Reconcile {
+    /// What is compared.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            from: self.from,
+            to: self.to,
+            margin_us: i64::from(self.margin_s) * 1_000_000,
+            window_us: i64::from(self.window_s) * 1_000_000,
+            look_ups_max: self.look_ups_max,
+        }
+    }
+
+    /// Where the processors are.
+    #[must_use]
+    pub fn urls(&self) -> PerProcessor<String> {
+        PerProcessor([self.processor_default_url.clone(), self.processor_fallback_url.clone()])
+    }
+}
+
+/// The address of a processor, without a slash at its end.
+fn address(text: &str) -> Result<String, String> {
+    let advice = "give http://HOST:PORT, without a path";
+    let uri: Uri = text.parse().map_err(|error| format!("{error}; {advice}"))?;
+    match (uri.scheme_str(), uri.authority(), uri.path()) {
+        (Some("http"), Some(authority), "" | "/") if uri.query().is_none() => {
+            Ok(format!("http://{authority}"))
+        }
+        _ => Err(advice.to_owned()),
+    }
+}
+
+fn token(text: &str) -> Result<String, String> {
+    match HeaderValue::from_str(text) {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        _ => {
+            Err("give the token of the processors' administration: visible characters, at least one"
+                .to_owned())
+        }
+    }
+}
+
+const TIME_ADVICE: &str = "give a time such as 2025-07-15T12:34:56.000Z";
+
+fn lower_bound(text: &str) -> Result<Timestamp, String> {
+    Bounds::parse_from(text).ok_or_else(|| TIME_ADVICE.to_owned())
+}
+
+fn upper_bound(text: &str) -> Result<Timestamp, String> {
+    Bounds::parse_to(text).ok_or_else(|| TIME_ADVICE.to_owned())
 }
 
 /// What can be listed.
@@ -114,7 +206,7 @@ impl Command {
             ListingName::Tombstones => Listing::Tombstones,
         };
         match self {
-            Self::Healthcheck | Self::Check { .. } | Self::Dump { .. } => None,
+            Self::Healthcheck | Self::Check { .. } | Self::Dump { .. } | Self::Reconcile(_) => None,
             Self::List { listing: name } => Some(Operation::List { listing: listing(name), from: 0 }),
             Self::Resolve { id, resolution: Resolution::Charged, by } => {
                 Some(Operation::Charged { id: *id, by: *by })

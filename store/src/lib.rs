@@ -1,4 +1,5 @@
-//! The store: every decision about a payment and all state. It has no network but its Unix socket.
+//! The store: every decision about a payment and all state. It has no network but its Unix socket; the command
+//! `store reconcile`, a process of its own, asks the processors ([`reconcile`]).
 //!
 //! Two halves. [`core`] is pure: `step(now, event)` changes memory and returns records and frames; it knows no socket,
 //! file, clock or chance, and the simulation runs it as shipped. The shell is the rest: [`log`] makes the records
@@ -19,4 +20,5 @@ pub mod core;
 pub mod inspect;
 pub mod log;
 pub mod metrics;
+pub mod reconcile;
 pub mod server;

@@ -5,33 +5,36 @@ use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use std::io::{self, Read};
+use std::process::ExitCode;
 use std::time::Instant;
 use store::ask::Asker;
 use store::config::{Arguments, Command, Config};
 use store::core::Core;
 use store::inspect;
 use store::log::{Durability, Log};
+use store::reconcile;
 use store::server::{self, Server};
 use wire::socket;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     wire::trace::start(&arguments.log_flags).map_err(anyhow::Error::msg)?;
     match arguments.command {
-        None => serve(&arguments.config),
-        Some(Command::Check { dir }) => {
-            print!("{}", inspect::check(&dir)?);
-            Ok(())
+        None => serve(&arguments.config)?,
+        Some(Command::Check { dir }) => print!("{}", inspect::check(&dir)?),
+        Some(Command::Dump { dir }) => inspect::dump(&dir, &mut io::stdout().lock())?,
+        Some(Command::Reconcile(settings)) => {
+            return Ok(reconcile::run(&settings, Asker::connect(&arguments.config.socket_dir)));
         }
-        Some(Command::Dump { dir }) => Ok(inspect::dump(&dir, &mut io::stdout().lock())?),
         Some(command) => {
             let mut asker = Asker::connect(&arguments.config.socket_dir)?;
             match command.operation() {
-                Some(operation) => asker.operate(operation, &mut io::stdout().lock()),
-                None => asker.check_health(),
+                Some(operation) => asker.operate(operation, &mut io::stdout().lock())?,
+                None => asker.check_health()?,
             }
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn serve(config: &Config) -> anyhow::Result<()> {

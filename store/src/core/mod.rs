@@ -38,7 +38,8 @@ use router::{Router, RouterConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use wire::frame::{
-    Accepted, AttemptId, CALL_OVERDUE_MS, CallKind, FromApi, FromStore, HeldAttempt, Operation, Outcome, Report,
+    Accepted, AttemptId, CALL_OVERDUE_MS, CallKind, FromApi, FromStore, HeldAttempt, Operation, Outcome,
+    Report,
 };
 use wire::{PerProcessor, Processor, Timestamp};
 
@@ -286,7 +287,9 @@ impl Core {
                 let window = self.ledger.books(Timestamp::from_ms(now.wall_ms), bounds);
                 effects.sends.push((api, FromStore::Window { request, window }));
             }
-            FromApi::Operate { request, operation: Operation::Charges { processor, bounds, from }, .. } => {
+            FromApi::Operate {
+                request, operation: Operation::Charges { processor, bounds, from }, ..
+            } => {
                 let (charges, next) = self.ledger.charges(processor, bounds, from);
                 effects.sends.push((api, FromStore::Charges { request, next, charges }));
             }
