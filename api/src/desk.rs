@@ -108,6 +108,8 @@ pub struct Desk {
     instance: u64,
     calls_max: u16,
     connected: bool,
+    /// The store has answered the hello.
+    welcomed: bool,
     draining: bool,
     outbox: Vec<u8>,
     next_request: u64,
@@ -126,6 +128,7 @@ impl Desk {
             instance,
             calls_max,
             connected: false,
+            welcomed: false,
             draining: false,
             outbox: Vec::new(),
             next_request: 0,
@@ -141,10 +144,11 @@ impl Desk {
         &mut self.outbox
     }
 
-    /// True between [`Desk::connect`] and [`Desk::disconnect`].
+    /// True from the store's welcome until [`Desk::disconnect`]: a store of another version, or one that is stopped, takes a
+    /// connection and welcomes nothing.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.connected
+    pub fn is_welcomed(&self) -> bool {
+        self.welcomed
     }
 
     /// True when a request waits for its reply.
@@ -228,7 +232,7 @@ impl Desk {
 
     /// The connection is lost. Tells the requests that are over; the others wait for the next store.
     pub fn disconnect(&mut self) -> Vec<(u64, Unanswered)> {
-        self.connected = false;
+        (self.connected, self.welcomed) = (false, false);
         self.outbox.clear();
         let over = self.pending.extract_if(.., |_, pending| pending.sent && !pending.ask.is_repeatable());
         over.map(|(request, _)| (request, Unanswered::Unknown)).collect()
@@ -252,11 +256,14 @@ impl Desk {
     /// Takes a frame. `wall_ms` is the wall clock that the store's `requestedAt` comes from.
     pub fn take(&mut self, message: FromStore, now_us: u64, wall_ms: u64) -> Taken {
         match message {
+            FromStore::Welcome => {
+                self.welcomed = true;
+                Taken::Nothing
+            }
             // No api asks for operations.
-            FromStore::Welcome
-            | FromStore::Operated { .. }
-            | FromStore::Window { .. }
-            | FromStore::Charges { .. } => Taken::Nothing,
+            FromStore::Operated { .. } | FromStore::Window { .. } | FromStore::Charges { .. } => {
+                Taken::Nothing
+            }
             FromStore::Accepted { request, .. }
             | FromStore::Summary { request, .. }
             | FromStore::Purged { request, .. }
@@ -434,6 +441,17 @@ mod tests {
         desk.drain();
         assert_eq!(desk.take(FromStore::Lease(lease(3, false)), 0, 1_000), Taken::Nothing);
         assert_eq!(outcomes(&said(&mut desk)), [(1, Outcome::HandedBack), (3, Outcome::HandedBack)]);
+    }
+
+    #[test]
+    fn a_store_is_there_once_it_has_said_welcome() {
+        let mut desk = Desk::new(1, 10);
+        desk.connect(0);
+        assert!(!desk.is_welcomed());
+        desk.take(FromStore::Welcome, 0, 0);
+        assert!(desk.is_welcomed());
+        desk.disconnect();
+        assert!(!desk.is_welcomed());
     }
 
     #[test]

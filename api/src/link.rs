@@ -75,10 +75,10 @@ impl Link {
         self.desk.borrow_mut()
     }
 
-    /// True while there is a store.
+    /// True while there is a store that has welcomed this api.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.desk.borrow().is_connected()
+    pub fn is_welcomed(&self) -> bool {
+        self.desk.borrow().is_welcomed()
     }
 
     /// Posts that are out.

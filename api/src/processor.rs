@@ -39,8 +39,14 @@ const IDLE_MAX: usize = 512;
 /// How long a health call may hang: two windows of its limiter (CONTRACT section 2) and some.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(12);
 
-/// When the kernel begins to ask whether a silent peer is still there.
+/// When the kernel begins to ask whether a silent peer is still there, how often it asks, and after how many questions without
+/// an answer the connection is broken: after 45 s in all. The call is lost then, and its payment unknown.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 6;
+
+/// When a connection is broken on which bytes of ours are not acknowledged: the kernel alone would try for 15 minutes.
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The answer to a call; its body may still be on its way.
 pub struct Answering(pool::Answering);
@@ -124,8 +130,7 @@ impl Processor {
         }
         let stream = connected?;
         stream.set_nodelay(true)?;
-        let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
-        socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        notice_a_vanished_host(&stream)?;
         Ok(stream)
     }
 
@@ -198,6 +203,17 @@ async fn in_time<T>(patience: Duration, work: impl Future<Output = io::Result<T>
     tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// A host that vanishes ends no connection: the kernel has to ask.
+fn notice_a_vanished_host(stream: &TcpStream) -> io::Result<()> {
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT))
+}
+
 fn payment(lease: &Lease) -> String {
     let mut body = String::with_capacity(128);
     let Lease { id, cents, requested_at, .. } = lease;
@@ -221,6 +237,18 @@ fn health(body: &[u8]) -> Option<Health> {
 mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpListener};
+
+    #[tokio::test]
+    async fn a_vanished_host_is_noticed_within_a_minute() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let stream = Processor::new(Address { authority }).connect().await.unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        let asked = socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        let silent = socket.tcp_keepalive_time().unwrap() + asked;
+        assert!(socket.keepalive().unwrap() && silent <= Duration::from_secs(60), "{silent:?}");
+        assert!(socket.tcp_user_timeout().unwrap().is_some_and(|after| after <= Duration::from_secs(60)));
+    }
 
     #[tokio::test]
     async fn a_processor_that_has_two_addresses_is_found_at_the_second() {

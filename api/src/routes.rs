@@ -103,7 +103,7 @@ impl Routes {
     }
 
     fn health(&self) -> Reply {
-        if self.link.is_connected() {
+        if self.link.is_welcomed() {
             Reply::json(StatusCode::OK, r#"{"status":"ok"}"#)
         } else {
             Reply::unavailable("no_store", "this api cannot reach the store; retry later")

@@ -20,6 +20,10 @@ use wire::handoff::{GENERATION_MASK, Ticket, Word};
 /// How long a client with a request waits for any api.
 pub const HOLD_MS: u64 = 1_000;
 
+/// How often in a row an api may end, or drain, within [`HOLD_MS`] of taking a client before that client's second is not begun
+/// anew: apis that end at once hand it on without end.
+const RETURNS_MAX: u8 = 3;
+
 /// How long an api is passed over that had no room for a client: a connection that closes gives it some.
 pub const REFUSED_MS: u64 = 50;
 
@@ -38,6 +42,25 @@ struct Client<C> {
     /// It had sent something when its api ended: that api may have asked the store for it. No later answer of an api is seen
     /// from here, so this stays.
     is_bereft: bool,
+    /// When it was last handed off, and how often in a row it came back soon.
+    handed_off_ms: u64,
+    returns: u8,
+}
+
+impl<C> Client<C> {
+    fn new(copy: C, whereabouts: Whereabouts, now_ms: u64, is_bereft: bool) -> Self {
+        Self { copy, whereabouts, since_ms: now_ms, is_bereft, handed_off_ms: now_ms, returns: 0 }
+    }
+
+    /// Its api has let go of it: its second begins anew, unless that has happened too often in too short a time.
+    fn wait_again(&mut self, now_ms: u64) {
+        self.whereabouts = Whereabouts::Waiting;
+        let was_short = now_ms.saturating_sub(self.handed_off_ms) < HOLD_MS;
+        self.returns = if was_short { self.returns.saturating_add(1) } else { 0 };
+        if self.returns <= RETURNS_MAX {
+            self.since_ms = now_ms;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -101,12 +124,13 @@ pub struct Copies<C> {
     waiting: VecDeque<u32>,
     backends: Vec<Standing>,
     turn: usize,
+    clients_max: usize,
 }
 
 impl<C> Copies<C> {
-    /// Room for so many clients of so many apis, none of which is connected.
+    /// So many slots for at most `clients_max` clients of so many apis, none of which is connected.
     #[must_use]
-    pub fn new(slots: usize, backends: usize) -> Self {
+    pub fn new(slots: usize, backends: usize, clients_max: usize) -> Self {
         let slots = u32::try_from(slots).unwrap_or(u32::MAX);
         Self {
             slots: (0..slots).map(|_| Slot { generation: 0, client: None }).collect(),
@@ -114,6 +138,7 @@ impl<C> Copies<C> {
             waiting: VecDeque::new(),
             backends: vec![Standing::default(); backends],
             turn: 0,
+            clients_max,
         }
     }
 
@@ -146,10 +171,13 @@ impl<C> Copies<C> {
     /// A client has come.
     ///
     /// # Errors
-    /// The copy, when there is no slot for it.
+    /// The copy, when there are as many as may be, or no slot for it.
     pub fn admit(&mut self, copy: C, now_ms: u64) -> Result<(), C> {
+        if self.len() >= self.clients_max {
+            return Err(copy);
+        }
         let Some(slot) = self.free.pop() else { return Err(copy) };
-        let client = Client { copy, whereabouts: Whereabouts::Waiting, since_ms: now_ms, is_bereft: false };
+        let client = Client::new(copy, Whereabouts::Waiting, now_ms, false);
         self.slots[slot as usize].client = Some(client);
         self.waiting.push_back(slot);
         Ok(())
@@ -179,6 +207,7 @@ impl<C> Copies<C> {
         let ticket = Ticket { slot, generation: place.generation };
         let client = place.client.as_mut().expect("who waits is there");
         client.whereabouts = Whereabouts::With(backend);
+        client.handed_off_ms = now_ms;
         self.backends[backend].held += 1;
         Some((Offer { ticket, backend, is_bereft: client.is_bereft }, &client.copy))
     }
@@ -201,12 +230,12 @@ impl<C> Copies<C> {
             return false;
         };
         let Whereabouts::With(backend) = client.whereabouts else { return false };
-        client.whereabouts = Whereabouts::Waiting;
         let standing = &mut self.backends[backend];
         standing.held -= 1;
         if standing.is_draining {
-            client.since_ms = now_ms;
+            client.wait_again(now_ms);
         } else {
+            client.whereabouts = Whereabouts::Waiting;
             standing.refused_until_ms = now_ms + REFUSED_MS;
         }
         // It has waited already: it comes before those that have just come.
@@ -276,7 +305,7 @@ impl<C> Copies<C> {
             place.generation = ticket.generation;
             // The balancer before this one has not said which of those that wait are.
             let is_bereft = backend.is_none();
-            place.client = Some(Client { copy, whereabouts, since_ms: now_ms, is_bereft });
+            place.client = Some(Client::new(copy, whereabouts, now_ms, is_bereft));
         }
         let slots = &self.slots;
         self.free.retain(|slot| slots[*slot as usize].client.is_none());
@@ -322,8 +351,7 @@ impl<C> Copies<C> {
             }
             let says = read(Ticket { slot, generation: place.generation });
             if says == Some(Word::AtRest) {
-                client.whereabouts = Whereabouts::Waiting;
-                client.since_ms = now_ms;
+                client.wait_again(now_ms);
                 // What comes from now on that api has not seen.
                 client.is_bereft |= look(&client.copy) != Waits::Silent;
                 self.waiting.push_back(slot);
@@ -354,7 +382,7 @@ mod tests {
 
     /// Three clients, "a", "b", "c", and two apis that are there.
     fn three() -> Copies<&'static str> {
-        let mut copies = Copies::new(3, 2);
+        let mut copies = Copies::new(3, 2, 3);
         copies.connect(0);
         copies.connect(1);
         for name in ["a", "b", "c"] {
@@ -396,6 +424,36 @@ mod tests {
         assert_eq!(held(&copies)[most] + held(&copies)[fewest], 3);
         assert!(held(&copies).iter().all(|held| *held > 0));
         assert!(copies.remove(3, |_| true).is_none(), "no such slot");
+    }
+
+    #[test]
+    fn apis_that_end_at_once_do_not_hand_a_client_on_without_end() {
+        let mut copies = Copies::new(1, 1, 1);
+        copies.admit("a", 0).unwrap();
+        let mut now_ms = 0;
+        let overdue = loop {
+            copies.connect(0);
+            assert!(copies.offer(now_ms).is_some());
+            now_ms += 300;
+            copies.end(0, now_ms, |_| Some(Word::AtRest), |_| Waits::Asking);
+            now_ms += 300;
+            let overdue = copies.take_overdue(now_ms, |_| Waits::Asking);
+            if !overdue.is_empty() {
+                break overdue;
+            }
+            assert!(now_ms < 60_000, "it is handed on for ever");
+        };
+        assert_eq!(overdue, [Overdue { copy: "a", is_bereft: true }]);
+        assert!(now_ms > HOLD_MS * 2, "an api that comes back soon gets it: {now_ms}");
+    }
+
+    #[test]
+    fn those_that_were_taken_over_count_against_the_cap() {
+        let mut copies = Copies::new(4, 1, 2);
+        let ticket = |slot| Ticket { slot, generation: 1 };
+        copies.take_up(|_| 0, [(ticket(0), None, "a"), (ticket(1), None, "b"), (ticket(2), None, "c")], 0);
+        assert_eq!(copies.len(), 3, "none of them ends");
+        assert_eq!(copies.admit("d", 0), Err("d"));
     }
 
     /// One whose request no api can have asked the store for.
@@ -489,7 +547,7 @@ mod tests {
 
     #[test]
     fn an_api_without_room_does_not_make_a_client_wait_longer() {
-        let mut copies = Copies::new(1, 1);
+        let mut copies = Copies::new(1, 1, 1);
         copies.connect(0);
         copies.admit("a", 0).unwrap();
         let mut now_ms = 0;
@@ -509,7 +567,7 @@ mod tests {
         copies.remove(slot, |_| true).unwrap();
         let waits = copies.each().next().unwrap().0;
         copies.take_back(waits, 0);
-        let mut next = Copies::new(3, 2);
+        let mut next = Copies::new(3, 2, 3);
         next.connect(0);
         next.connect(1);
         let generation = |slot| copies.slots[slot as usize].generation;
@@ -527,7 +585,7 @@ mod tests {
 
     #[test]
     fn who_has_a_request_waits_for_a_second_and_who_has_none_until_it_goes() {
-        let mut copies = Copies::new(3, 1);
+        let mut copies = Copies::new(3, 1, 3);
         for name in ["asking", "silent", "gone"] {
             copies.admit(name, 0).unwrap();
         }

@@ -152,13 +152,20 @@ impl HandOff {
             Some(Holdings { page, apis, clients }) => (page, apis, clients),
             None => (Page::create(connections_max)?, Vec::new(), Vec::new()),
         };
+        if page.slots() < connections_max {
+            let slots = page.slots();
+            tracing::warn!(
+                "CONNECTIONS_MAX is {connections_max}, and the page that was taken over has {slots} slots: that is the cap \
+                 until lb starts without --take-over"
+            );
+        }
         let backend = |(name, path)| Backend { name, path: Some(path), control: None, handed_off: 0 };
         let backends: Vec<Backend> = backends.into_iter().map(backend).collect();
         let mut this = Self {
             controls: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             listener: Some(listener),
             paused_until_ms: None,
-            copies: Copies::new(page.slots(), backends.len()),
+            copies: Copies::new(page.slots(), backends.len(), connections_max),
             page,
             backends,
             started: Instant::now(),

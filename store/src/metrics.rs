@@ -1,18 +1,88 @@
 //! The store's metrics. Counting happens in the core, as plain numbers; here they get names.
+//!
+//! The deciding thread collects the numbers, some microseconds; a thread of its own makes them a text ([`Renderer`]). Bounds:
+//! [`WAITING_MAX`] texts wait to be made; beyond that nothing is answered, which an api takes for a store that is away.
 
 use crate::core::router::State;
 use crate::core::{Core, OUTCOME_NAMES, Room};
 use crate::log::Log;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 use wire::Processor;
 use wire::metrics::{Sample, Snapshot, plain};
 
+/// Texts that wait to be made: as many as apis and operators that ask at once, and few enough to cost no memory.
+const WAITING_MAX: usize = 64;
+
 /// Everything about the store that a dashboard wants, at this moment.
 #[must_use]
-pub fn render(core: &Core, log: &Log) -> String {
+pub fn collect(core: &Core, log: &Log) -> Snapshot {
     let mut snapshot = Snapshot::default();
     count(&mut snapshot, core, log);
     measure(&mut snapshot, core, log);
-    snapshot.render("store")
+    snapshot
+}
+
+/// A question for the metrics: on which connection it came, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The connection.
+    pub token: u64,
+    /// What the reply repeats.
+    pub request: u64,
+}
+
+/// Makes texts of numbers, in a thread of its own.
+#[derive(Debug)]
+pub struct Renderer {
+    questions: SyncSender<(Question, Snapshot)>,
+    texts: Receiver<(Question, String)>,
+    made: Arc<EventFd>,
+}
+
+impl Renderer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread or no descriptor for it.
+    pub fn start() -> io::Result<Self> {
+        let (questions, asked) = sync_channel::<(Question, Snapshot)>(WAITING_MAX);
+        let (answer, texts) = sync_channel(WAITING_MAX);
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let made = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let wake = Arc::clone(&made);
+        thread::Builder::new().name("metrics".to_owned()).spawn(move || {
+            for (question, snapshot) in asked {
+                if answer.send((question, snapshot.render("store"))).is_err() {
+                    return;
+                }
+                // It fails only when the counter is full, and then the other side is awake.
+                let _ = wake.write(1);
+            }
+        })?;
+        Ok(Self { questions, texts, made })
+    }
+
+    /// Readable when a text is made.
+    #[must_use]
+    pub fn made(&self) -> &EventFd {
+        &self.made
+    }
+
+    /// Asks for a text. False when too many are waited for.
+    pub fn ask(&self, question: Question, snapshot: Snapshot) -> bool {
+        self.questions.try_send((question, snapshot)).is_ok()
+    }
+
+    /// The texts that are made.
+    pub fn take(&self) -> impl Iterator<Item = (Question, String)> {
+        // Only resets the counter.
+        let _ = self.made.read();
+        self.texts.try_iter()
+    }
 }
 
 fn count(snapshot: &mut Snapshot, core: &Core, log: &Log) {
@@ -92,4 +162,33 @@ fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
 
 fn each(value: impl Fn(Processor) -> u64) -> Vec<Sample> {
     Processor::BOTH.map(|p| (vec![("processor", p.name().to_owned())], value(p))).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    use wire::metrics::plain;
+
+    #[test]
+    fn texts_are_made_in_the_order_in_which_they_are_asked_for() {
+        let renderer = Renderer::start().unwrap();
+        let question = |request| Question { token: 7, request };
+        for request in 0..3 {
+            let mut snapshot = Snapshot::default();
+            snapshot.gauge("number", "A number", plain(request));
+            assert!(renderer.ask(question(request), snapshot));
+        }
+        let mut made = Vec::new();
+        while made.len() < 3 {
+            let mut ready = [PollFd::new(renderer.made().as_fd(), PollFlags::POLLIN)];
+            poll(&mut ready, PollTimeout::NONE).unwrap();
+            made.extend(renderer.take());
+        }
+        for (request, (asked, text)) in (0..3).zip(made) {
+            assert_eq!(asked, question(request));
+            assert!(text.contains(&format!("store_number {request}\n")), "{text}");
+        }
+    }
 }

@@ -11,7 +11,7 @@
 use crate::core::{ApiId, Core, Effects, Event, Now};
 use crate::log::frame::Sequence;
 use crate::log::{self, Log};
-use crate::metrics;
+use crate::metrics::{self, Question, Renderer};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signalfd::SignalFd;
 use std::collections::{BTreeMap, VecDeque};
@@ -41,6 +41,7 @@ const EVENTS_MAX: usize = 64;
 const TOKEN_LISTENER: u64 = 0;
 const TOKEN_SIGNAL: u64 = 1;
 const TOKEN_FLUSHED: u64 = 2;
+const TOKEN_METRICS: u64 = 3;
 const TOKEN_FIRST_CONNECTION: u64 = 16;
 
 /// The present, from the host's clocks.
@@ -72,6 +73,8 @@ pub struct Server {
     held_len: usize,
     effects: Effects,
     block: Box<[u8]>,
+    /// `None` where the system had no thread for it: then texts are made here.
+    renderer: Option<Renderer>,
 }
 
 impl Server {
@@ -85,9 +88,19 @@ impl Server {
         if let Some(flushed) = log.flushed() {
             epoll.add(flushed, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_FLUSHED))?;
         }
+        let renderer = Renderer::start();
+        match &renderer {
+            Ok(renderer) => {
+                epoll.add(renderer.made(), EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_METRICS))?;
+            }
+            Err(error) => {
+                tracing::warn!("no thread for the metrics, which cost decisions time then: {error}");
+            }
+        }
         Ok(Self {
             core,
             log,
+            renderer: renderer.ok(),
             listener,
             epoll,
             connections: BTreeMap::new(),
@@ -117,6 +130,7 @@ impl Server {
                         // Only resets the counter: what matters is Log::settled.
                         let _ = self.log.flushed().map(nix::sys::eventfd::EventFd::read);
                     }
+                    TOKEN_METRICS => self.say_metrics(),
                     token => self.on_ready(token, event.events(), now),
                 }
             }
@@ -190,11 +204,28 @@ impl Server {
                 };
                 match message {
                     FromStore::Metrics { request, .. } => {
-                        let text = metrics::render(&self.core, &self.log);
-                        FromStore::Metrics { request, text }.encode(&mut connection.tx);
+                        let (question, snapshot) =
+                            (Question { token, request }, metrics::collect(&self.core, &self.log));
+                        if let Some(renderer) = &self.renderer {
+                            // One that is asked for too often is left out: its api tells its own numbers.
+                            let _ = renderer.ask(question, snapshot);
+                        } else {
+                            let text = snapshot.render("store");
+                            FromStore::Metrics { request, text }.encode(&mut connection.tx);
+                        }
                     }
                     message => message.encode(&mut connection.tx),
                 }
+            }
+        }
+    }
+
+    /// Sends the texts of the metrics that are made; the end of the turn writes them.
+    fn say_metrics(&mut self) {
+        let Some(renderer) = &self.renderer else { return };
+        for (Question { token, request }, text) in renderer.take() {
+            if let Some(connection) = self.connections.get_mut(&token) {
+                FromStore::Metrics { request, text }.encode(&mut connection.tx);
             }
         }
     }
