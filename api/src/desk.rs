@@ -13,8 +13,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use wire::frame::{
-    AttemptId, CALL_OVERDUE_MS, CallKind, FromApi, FromStore, HEALTH_FRESH_MS, HELD_ATTEMPTS_MAX, Health,
-    HeldAttempt, LEASE_FRESH_MS, Lease, Message, Outcome, Report,
+    AttemptId, CALL_OVERDUE_MS, CallKind, FromApi, FromStore, HELD_ATTEMPTS_MAX, Health, HeldAttempt, Lease,
+    Message, Outcome, Report,
 };
 use wire::{Bounds, Cents, PaymentId, Processor};
 
@@ -253,8 +253,8 @@ impl Desk {
 
     // From the store.
 
-    /// Takes a frame. `wall_ms` is the wall clock that the store's `requestedAt` comes from.
-    pub fn take(&mut self, message: FromStore, now_us: u64, wall_ms: u64) -> Taken {
+    /// Takes a frame. `now_us` is the host's monotonic clock, which leases are on.
+    pub fn take(&mut self, message: FromStore, now_us: u64) -> Taken {
         match message {
             FromStore::Welcome => {
                 self.welcomed = true;
@@ -271,9 +271,9 @@ impl Desk {
                 Some(_) => Taken::Reply(request, message),
                 None => Taken::Nothing,
             },
-            FromStore::Lease(lease) => self.take_lease(lease, now_us, wall_ms),
-            FromStore::HealthLease { processor, issued_ms } => {
-                if wall_ms.saturating_sub(issued_ms) <= HEALTH_FRESH_MS {
+            FromStore::Lease(lease) => self.take_lease(lease, now_us),
+            FromStore::HealthLease { processor, begin_until_us } => {
+                if now_us <= begin_until_us {
                     return Taken::Health(processor);
                 }
                 // Another api may have asked meanwhile: two calls within its window are one too many.
@@ -288,9 +288,9 @@ impl Desk {
         }
     }
 
-    fn take_lease(&mut self, lease: Lease, now_us: u64, wall_ms: u64) -> Taken {
+    fn take_lease(&mut self, lease: Lease, now_us: u64) -> Taken {
         if lease.kind == CallKind::Post {
-            let is_stale = lease.fresh && wall_ms.saturating_sub(lease.requested_at.as_ms()) > LEASE_FRESH_MS;
+            let is_stale = lease.begin_until_us.is_some_and(|until_us| now_us > until_us);
             if is_stale || self.draining {
                 self.report(&lease, Outcome::HandedBack, 0, 0);
                 return Taken::Nothing;
@@ -360,7 +360,8 @@ mod tests {
         frames
     }
 
-    fn lease(number: u64, fresh: bool) -> Lease {
+    /// A lease that may begin until then, or whenever it comes.
+    fn lease(number: u64, begin_until_us: Option<u64>) -> Lease {
         Lease {
             attempt: AttemptId(number),
             id: PaymentId(u128::from(number)),
@@ -368,7 +369,7 @@ mod tests {
             processor: Processor::Default,
             requested_at: Timestamp::from_ms(1_000),
             kind: CallKind::Post,
-            fresh,
+            begin_until_us,
         }
     }
 
@@ -413,13 +414,13 @@ mod tests {
         desk.connect(0);
         for number in 1..=3 {
             assert_eq!(
-                desk.take(FromStore::Lease(lease(number, true)), 0, 1_050),
-                Taken::Call(lease(number, true))
+                desk.take(FromStore::Lease(lease(number, Some(50))), 0),
+                Taken::Call(lease(number, Some(50)))
             );
         }
-        desk.finish(&lease(1, true), Outcome::Charged, 200, 5);
-        desk.finish(&lease(2, true), Outcome::Lost, 0, 5);
-        desk.take(FromStore::Acknowledge { sequence: 1 }, 0, 0);
+        desk.finish(&lease(1, Some(50)), Outcome::Charged, 200, 5);
+        desk.finish(&lease(2, Some(50)), Outcome::Lost, 0, 5);
+        desk.take(FromStore::Acknowledge { sequence: 1 }, 0);
         desk.disconnect();
         desk.connect(7_000);
         let frames = said(&mut desk);
@@ -433,13 +434,13 @@ mod tests {
     fn a_stale_lease_and_one_that_comes_while_draining_are_handed_back() {
         let mut desk = Desk::new(1, 10);
         desk.connect(0);
-        assert_eq!(desk.take(FromStore::Lease(lease(1, true)), 0, 1_051), Taken::Nothing);
+        assert_eq!(desk.take(FromStore::Lease(lease(1, Some(50))), 51), Taken::Nothing);
         assert!(
-            matches!(desk.take(FromStore::Lease(lease(2, false)), 0, 9_999), Taken::Call(_)),
+            matches!(desk.take(FromStore::Lease(lease(2, None)), 9_999), Taken::Call(_)),
             "an old time is old"
         );
         desk.drain();
-        assert_eq!(desk.take(FromStore::Lease(lease(3, false)), 0, 1_000), Taken::Nothing);
+        assert_eq!(desk.take(FromStore::Lease(lease(3, None)), 0), Taken::Nothing);
         assert_eq!(outcomes(&said(&mut desk)), [(1, Outcome::HandedBack), (3, Outcome::HandedBack)]);
     }
 
@@ -448,7 +449,7 @@ mod tests {
         let mut desk = Desk::new(1, 10);
         desk.connect(0);
         assert!(!desk.is_welcomed());
-        desk.take(FromStore::Welcome, 0, 0);
+        desk.take(FromStore::Welcome, 0);
         assert!(desk.is_welcomed());
         desk.disconnect();
         assert!(!desk.is_welcomed());
@@ -458,7 +459,7 @@ mod tests {
     fn a_hello_lists_overdue_calls_as_well() {
         let mut desk = Desk::new(1, 10);
         desk.connect(0);
-        desk.take(FromStore::Lease(lease(1, false)), 0, 0);
+        desk.take(FromStore::Lease(lease(1, None)), 0);
         desk.sweep(OVERDUE_US + 1);
         desk.disconnect();
         desk.connect(OVERDUE_US + 1);
@@ -472,9 +473,9 @@ mod tests {
         let mut desk = Desk::new(1, 10);
         desk.connect(0);
         said(&mut desk);
-        let lease = FromStore::HealthLease { processor, issued_ms: 1_000 };
-        assert_eq!(desk.take(lease.clone(), 0, 1_000 + HEALTH_FRESH_MS), Taken::Health(processor));
-        assert_eq!(desk.take(lease, 0, 1_001 + HEALTH_FRESH_MS), Taken::Nothing);
+        let lease = FromStore::HealthLease { processor, begin_until_us: 1_000 };
+        assert_eq!(desk.take(lease.clone(), 1_000), Taken::Health(processor));
+        assert_eq!(desk.take(lease, 1_001), Taken::Nothing);
         assert_eq!(said(&mut desk), [FromApi::HealthReport { processor, health: Health::HandedBack }]);
     }
 
@@ -484,7 +485,7 @@ mod tests {
         desk.connect(0);
         let count = OVERDUE_MAX as u64 + 1;
         for number in 1..=count {
-            desk.take(FromStore::Lease(lease(number, false)), number, 0);
+            desk.take(FromStore::Lease(lease(number, None)), number);
         }
         assert!(desk.sweep(OVERDUE_US).is_empty());
         assert_eq!(desk.sweep(OVERDUE_US + count + 1), [AttemptId(1)]);
@@ -493,7 +494,7 @@ mod tests {
         assert_eq!(told.iter().filter(|(_, outcome)| *outcome == Outcome::Overdue).count() as u64, count);
         assert_eq!(told.last(), Some(&(1, Outcome::Lost)));
         // Its answer is still welcome.
-        desk.finish(&lease(2, false), Outcome::Charged, 200, 40_000_000);
+        desk.finish(&lease(2, None), Outcome::Charged, 200, 40_000_000);
         assert_eq!(outcomes(&said(&mut desk)), [(2, Outcome::Charged)]);
     }
 }

@@ -13,10 +13,10 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
+use wire::Processor;
 use wire::frame::{AttemptId, FRAME_BYTES_MAX, Frames, FromApi, FromStore, Lease};
 use wire::time::monotonic_us;
 use wire::unix::UnixStream;
-use wire::{Processor, Timestamp};
 
 /// How finely deadlines are watched: a request is held at most this much longer than it should.
 const TICK: Duration = Duration::from_millis(50);
@@ -185,14 +185,14 @@ impl Link {
 
     fn read(&self, session: &mut Session<'_>, work: &dyn Work) -> io::Result<()> {
         let read = session.fill()?;
-        let (now_us, wall_ms) = (monotonic_us(), Timestamp::now().as_ms());
+        let now_us = monotonic_us();
         let Session { frames, block, welcomed, .. } = session;
         let each = |message| {
             if message == FromStore::Welcome {
                 *welcomed = true;
                 tracing::info!("joined the store");
             }
-            let taken = self.desk.borrow_mut().take(message, now_us, wall_ms);
+            let taken = self.desk.borrow_mut().take(message, now_us);
             match taken {
                 Taken::Nothing => (),
                 Taken::Reply(request, reply) => self.answer(request, Ok(reply)),

@@ -280,7 +280,7 @@ fn lease(number: usize, id: PaymentId) -> Lease {
         processor: Processor::Default,
         requested_at: Timestamp::from_ms(BEGIN_MS + number as u64),
         kind: CallKind::Post,
-        fresh: true,
+        begin_until_us: Some(1),
     }
 }
 

@@ -16,6 +16,9 @@ use store::reconcile;
 use store::server::{self, Server};
 use wire::socket;
 
+/// A clock that is so far behind what was issued is worth a line at the start, in milliseconds.
+const CLOCK_AHEAD_MS: u64 = 1_000;
+
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     wire::trace::start(&arguments.log_flags).map_err(anyhow::Error::msg)?;
@@ -54,6 +57,13 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let (log, recovered) = Log::open(&config.log_dir, config.durability, snapshot_log_bytes, &mut core)?;
     if recovered.torn_bytes > 0 {
         tracing::warn!("the log had a torn tail: {} bytes were cut", recovered.torn_bytes);
+    }
+    let ahead_ms = core.issued_ahead_ms(server::now());
+    if ahead_ms > CLOCK_AHEAD_MS {
+        tracing::warn!(
+            "the clock is {ahead_ms} ms behind the last requestedAt of the log: one of the two was wrong. What goes out carries \
+             that time until the clock has passed it; set the clock if it is the one"
+        );
     }
     if config.durability == Durability::None {
         tracing::warn!("DURABILITY=none: nothing is kept over the end of this process");

@@ -136,6 +136,17 @@ fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
         "What processors hold beyond the amounts that they were sent, in cents",
         balance.adjusted_cents.0,
     );
+    snapshot.signed_gauge(
+        "clock_doubted_ms",
+        "How far the wall clock is from what requestedAt goes by, while its jump is not confirmed",
+        core.clock().doubted_ms(),
+    );
+    let ahead_ms = core.issued_ahead_ms(crate::server::now());
+    snapshot.gauge(
+        "issued_ahead_ms",
+        "How far the last requestedAt is ahead of the wall clock",
+        plain(ahead_ms),
+    );
     let unanswered = core.ledger().tombstones().values().filter(|tombstone| !tombstone.is_charged);
     let tombstones = unanswered.count() as u64;
     snapshot.gauge("tombstones", "Payments that a purge left without an answer", plain(tombstones));

@@ -75,12 +75,12 @@ pub struct Lease {
     pub requested_at: Timestamp,
     /// Post it, or ask for it.
     pub kind: CallKind,
-    /// True when `requested_at` was issued for this attempt: a call that has not begun within
-    /// [`LEASE_FRESH_MS`] of it is handed back unsent.
-    pub fresh: bool,
+    /// Until when the call may begin, on the host's monotonic clock: [`LEASE_FRESH_MS`] after the lease when `requested_at` was
+    /// issued for this attempt. One that has not begun by then is handed back unsent. `None`: at any time.
+    pub begin_until_us: Option<u64>,
 }
 
-/// How long after its `requestedAt` a fresh lease may begin, in milliseconds (MONEY.md, table of events).
+/// How long after it was given a fresh lease may begin, in milliseconds.
 pub const LEASE_FRESH_MS: u64 = 50;
 
 /// How long a call may be out before it is overdue, in milliseconds: its api keeps the socket and still takes the answer, but
@@ -384,9 +384,8 @@ pub enum FromStore {
     HealthLease {
         /// Which one.
         processor: Processor,
-        /// The store's wall clock at the lease, in milliseconds since 1970: a call that does not begin within
-        /// [`HEALTH_FRESH_MS`] of it is handed back.
-        issued_ms: u64,
+        /// Until when the call may begin, on the host's monotonic clock; one that does not is handed back.
+        begin_until_us: u64,
     },
     /// Reports up to this one are as durable as the mode demands and need not be kept.
     Acknowledge {
@@ -911,11 +910,11 @@ impl Message for FromStore {
                 out.put_u8(lease.processor as u8);
                 out.put_i64_le(lease.requested_at.0);
                 out.put_u8(lease.kind as u8);
-                out.put_u8(u8::from(lease.fresh));
+                out.put_u64_le(lease.begin_until_us.unwrap_or(0));
             }),
-            Self::HealthLease { processor, issued_ms } => frame(out, 71, |out| {
+            Self::HealthLease { processor, begin_until_us } => frame(out, 71, |out| {
                 out.put_u8(*processor as u8);
-                out.put_u64_le(*issued_ms);
+                out.put_u64_le(*begin_until_us);
             }),
             Self::Acknowledge { sequence } => frame(out, 72, |out| out.put_u64_le(*sequence)),
             Self::Operated { request, done, next, text } => frame(out, 73, |out| {
@@ -967,9 +966,9 @@ impl Message for FromStore {
                 processor: fields.processor()?,
                 requested_at: fields.time()?,
                 kind: if fields.bool()? { CallKind::Get } else { CallKind::Post },
-                fresh: fields.bool()?,
+                begin_until_us: Some(fields.u64()?).filter(|until_us| *until_us > 0),
             }),
-            71 => Self::HealthLease { processor: fields.processor()?, issued_ms: fields.u64()? },
+            71 => Self::HealthLease { processor: fields.processor()?, begin_until_us: fields.u64()? },
             72 => Self::Acknowledge { sequence: fields.u64()? },
             73 => {
                 let (request, done) = (fields.u64()?, fields.bool()?);

@@ -153,11 +153,11 @@ fn from_store() -> impl Strategy<Value = FromStore> {
                 processor,
                 requested_at: Timestamp(time),
                 kind: if get { CallKind::Get } else { CallKind::Post },
-                fresh,
+                begin_until_us: fresh.then_some(time.unsigned_abs().max(1)),
             })
         ),
         (processor(), any::<u64>())
-            .prop_map(|(processor, issued_ms)| FromStore::HealthLease { processor, issued_ms }),
+            .prop_map(|(processor, begin_until_us)| FromStore::HealthLease { processor, begin_until_us }),
         any::<u64>().prop_map(|sequence| FromStore::Acknowledge { sequence }),
         (any::<u64>(), any::<bool>(), any::<Option<u32>>(), "\\PC{0,200}")
             .prop_map(|(request, done, next, text)| FromStore::Operated { request, done, next, text }),

@@ -7,7 +7,7 @@ use super::queue::Ordinal;
 use super::record::Record;
 use super::router::{Route, State};
 use super::{ApiId, Core, Now, Room};
-use wire::frame::{CallKind, FromStore, Lease};
+use wire::frame::{CallKind, FromStore, HEALTH_FRESH_MS, LEASE_FRESH_MS, Lease};
 use wire::{PerProcessor, Processor};
 
 /// Inquiries that may be out at one processor: `GET` is for the few that are pinned, never a load.
@@ -85,8 +85,9 @@ impl Core {
     }
 
     fn lease(&mut self, now: Now, ordinal: Ordinal, processor: Processor, api: ApiId, effects: &mut Effects) {
-        let (intended, mut fresh) = self.ledger.intend(ordinal, processor, now.wall_ms);
-        fresh &= !self.late.remove(&ordinal);
+        let (intended, is_fresh) = self.ledger.intend(ordinal, processor, self.clock.time_ms(now));
+        let is_late = self.late.remove(&ordinal);
+        let begin_until_us = (is_fresh && !is_late).then_some(now.us + LEASE_FRESH_MS * 1000);
         let Record::Intended { attempt, requested_at, .. } = intended else {
             unreachable!("an intent is an intent")
         };
@@ -97,7 +98,7 @@ impl Core {
         self.router.on_dispatch(processor, now.us);
         self.counters.leases[processor] += 1;
         let kind = CallKind::Post;
-        let lease = Lease { attempt, id, cents, processor, requested_at, kind, fresh };
+        let lease = Lease { attempt, id, cents, processor, requested_at, kind, begin_until_us };
         effects.sends.push((api, FromStore::Lease(lease)));
     }
 
@@ -120,7 +121,8 @@ impl Core {
         self.pinned.note_asked(ordinal, now.us);
         self.inquired_us[processor] = now.us;
         self.counters.inquiries[processor] += 1;
-        let lease = Lease { attempt, id, cents, processor, requested_at, kind: CallKind::Get, fresh: false };
+        let (kind, begin_until_us) = (CallKind::Get, None);
+        let lease = Lease { attempt, id, cents, processor, requested_at, kind, begin_until_us };
         effects.sends.push((api, FromStore::Lease(lease)));
     }
 
@@ -129,7 +131,8 @@ impl Core {
         while let Some(processor) = self.router.take_health_call(now.us) {
             self.counters.health_calls[processor] += 1;
             self.health_asker[processor] = Some(api);
-            effects.sends.push((api, FromStore::HealthLease { processor, issued_ms: now.wall_ms }));
+            let begin_until_us = now.us + HEALTH_FRESH_MS * 1000;
+            effects.sends.push((api, FromStore::HealthLease { processor, begin_until_us }));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a turn of the core brings about, besides changing memory: records for the log, frames for the apis, lines for
 //! the log of the process, and counts for the metrics. All of it is data; the shell carries it out.
 
+use super::clock::ClockChange;
 use super::router::{State, Why};
 use super::{ApiId, Room};
 use std::fmt;
@@ -50,6 +51,8 @@ pub enum Note {
         /// The status of its answer.
         status: u16,
     },
+    /// The wall clock jumped.
+    Clock(ClockChange),
     /// An operator decided.
     Operated(Operation),
     /// Something was refused because its asker had given up.
@@ -77,6 +80,16 @@ impl fmt::Display for Note {
             Self::Alarm { processor, id, outcome, status } => {
                 write!(f, "alarm: {processor} answered {status} ({outcome:?}) for {id}")
             }
+            Self::Clock(ClockChange::Doubted(ms)) => {
+                write!(
+                    f,
+                    "alarm: the wall clock jumped by {ms} ms; requestedAt goes on without it for a minute"
+                )
+            }
+            Self::Clock(ClockChange::Followed(ms)) => {
+                write!(f, "alarm: the wall clock has stayed {ms} ms off for a minute: requestedAt follows it")
+            }
+            Self::Clock(ClockChange::Back) => write!(f, "the wall clock is back where it should be"),
             Self::Late { what } => {
                 write!(f, "{what} was refused: it came after its deadline, when its asker had given up")
             }

@@ -225,6 +225,12 @@ impl Ledger {
         &self.balance
     }
 
+    /// The last `requestedAt` that was issued.
+    #[must_use]
+    pub fn last_requested_at(&self) -> Timestamp {
+        self.last_requested_at
+    }
+
     /// Payments whose evidence contradicts itself.
     #[must_use]
     pub fn conflicts(&self) -> u64 {

@@ -11,6 +11,7 @@
 mod apis;
 pub mod calls;
 pub mod chunked;
+pub mod clock;
 mod cutoff;
 mod dispatch;
 pub mod effects;
@@ -27,6 +28,7 @@ pub mod summary;
 
 use apis::Apis;
 use calls::{Call, Calls};
+use clock::Clock;
 pub use effects::{Counters, Effects, Note, OUTCOME_NAMES, outcome_index};
 use ledger::snapshot::{Fold, ThawError};
 use ledger::{Ledger, Standing, Subject};
@@ -121,6 +123,7 @@ pub struct Core {
     calls: Calls,
     router: Router,
     apis: Apis,
+    clock: Clock,
     /// Payments in flight without a call, and what happens to them next.
     pinned: Pinned,
     /// When a processor was last asked for a payment.
@@ -166,6 +169,7 @@ impl Core {
             calls: Calls::new(config.index_key[0]),
             router: Router::new(config.router, now.us),
             apis: Apis::default(),
+            clock: Clock::new(now),
             pinned: Pinned::default(),
             inquired_us: PerProcessor::default(),
             inquires_soon: PerProcessor::default(),
@@ -197,6 +201,19 @@ impl Core {
     #[must_use]
     pub fn router(&self) -> &Router {
         &self.router
+    }
+
+    /// What it believes of the wall clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// How far the last `requestedAt` is ahead of the wall clock, in milliseconds: until real time has passed it, all that goes
+    /// out carries it.
+    #[must_use]
+    pub fn issued_ahead_ms(&self, now: Now) -> u64 {
+        self.ledger.last_requested_at().as_ms().saturating_sub(now.wall_ms)
     }
 
     /// Counts since the start.
@@ -517,6 +534,7 @@ impl Core {
 
     /// Ends a turn: acknowledges reports, drops silent apis, hands out what may go now.
     pub fn dispatch(&mut self, now: Now, effects: &mut Effects) {
+        effects.notes.extend(self.clock.look(now).map(Note::Clock));
         self.drop_silent(now, effects);
         self.end_claims(now);
         for ordinal in self.pinned.take_due(now.us) {

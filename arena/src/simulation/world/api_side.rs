@@ -107,13 +107,13 @@ impl World<'_> {
     }
 
     pub(super) fn on_frames(&mut self, api: usize, connection: u64, bytes: &[u8]) -> Result<(), String> {
-        let (now_us, wall_ms) = (self.schedule.now_us(), self.wall_ms());
+        let now_us = self.schedule.now_us();
         let who = Who { api, life: self.apis[api].life };
         let mut rest = bytes;
         while let Some((message, used)) = decode::<FromStore>(rest).map_err(|error| error.to_string())? {
             rest = &rest[used..];
             let node = &mut self.apis[api];
-            match node.desk.as_mut().expect("it lives").take(message, now_us, wall_ms) {
+            match node.desk.as_mut().expect("it lives").take(message, now_us) {
                 Taken::Nothing => (),
                 Taken::Reply(request, reply) => {
                     let errand = node.asked.remove(&request);
