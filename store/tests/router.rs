@@ -553,3 +553,31 @@ fn one_fast_answer_ends_a_long_delay() {
     trial.answer(DEFAULT, canary, Outcome::Charged, 20);
     assert_eq!((trial.state(DEFAULT), trial.router.delay_us(DEFAULT)), (State::Usable, 20_000));
 }
+
+#[test]
+fn after_a_week_of_payments_one_that_is_late_anyway_waits_no_longer_than_after_a_minute() {
+    let config = RouterConfig::for_fees(PerProcessor([5.0, 15.0]), 1_500);
+    let waits_ms = |seconds: u64| {
+        let mut trial = Trial::with(config);
+        for _ in 0..seconds {
+            trial.wait_ms(1_000);
+            trial.accepts += 100;
+            trial.router.note_turn(trial.accepts, trial.charges, trial.now_us);
+            let _ = trial.router.route(&trial.calls, 0, trial.now_us);
+        }
+        // Both take longer than the audit margin from now on, and nobody compares the books.
+        for processor in [DEFAULT, FALLBACK] {
+            let attempt = trial.send(processor);
+            trial.answer(processor, attempt, Outcome::Charged, 6_000);
+        }
+        let began_us = trial.now_us;
+        while trial.route_one_of(1_000) == Route::Wait {
+            trial.wait_ms(100);
+            trial.router.note_turn(trial.accepts, trial.charges, trial.now_us);
+            assert!(trial.now_us - began_us < 3_600_000_000, "nothing goes out for an hour");
+        }
+        (trial.now_us - began_us) / 1_000
+    };
+    let (short_ms, long_ms) = (waits_ms(360), waits_ms(7 * 24 * 3_600));
+    assert!(long_ms <= short_ms + 1_000, "{long_ms} ms after a week, {short_ms} ms after six minutes");
+}

@@ -31,6 +31,7 @@
 mod arrivals;
 mod belief;
 mod pace;
+mod recent;
 
 use super::calls::Calls;
 use super::cutoff::Cutoffs;
@@ -38,6 +39,7 @@ use arrivals::Arrivals;
 use belief::Belief;
 pub use belief::{State, Why};
 use pace::Pace;
+use recent::Recent;
 use wire::frame::{Health, Outcome, Report};
 use wire::{PerProcessor, Processor};
 
@@ -123,9 +125,12 @@ pub const LATE_PATIENCE_MS: u64 = 300;
 /// How much longer when nobody knows when the books are compared next: by then two comparisons have told.
 const LATE_PATIENCE_BLIND_MS: u64 = 10_000;
 
-/// And for each payment accepted so far, because one that straddles an audit costs 0.35 of all of them: 20,000 are worth
+/// And for each payment accepted of late, because one that straddles an audit costs 0.35 of all of them: 20,000 are worth
 /// five seconds more.
 const LATE_PATIENCE_US_PER_PAYMENT: u64 = 250;
+
+/// But no more than this in all, however many come: 100,000 payments in the window, more than the longest plan has.
+const AT_STAKE_US_MAX: u64 = 25_000_000;
 
 /// What the difference of the fees must be worth, beside what the dear processor leaves of a payment, for settling late
 /// at the cheap one rather than at once at the dear one. Each late call bears some risk: its delay may have changed.
@@ -145,7 +150,7 @@ const PATIENCE_MS_AT_ONE: f64 = 30_000.0;
 /// The patience is so many times as long as a word of the cheap processor is waited for once the dear one is back.
 const PATIENCE_PER_WORD: u64 = 6;
 
-/// How much of what all payments so far are worth may be at risk by holding.
+/// How much of what the payments of the last minutes are worth may be at risk by holding.
 const RISK_SHARE: f64 = 0.25;
 
 /// Fewer than this may always be held: at so few, one that goes elsewhere to find something out is dear.
@@ -161,7 +166,7 @@ pub struct RouterConfig {
     /// How much of what the other one could still settle after the last payment is held back for the preferred one, 0
     /// to 1.
     pub hold_share: f64,
-    /// How much of what all payments so far are worth may be at risk by holding, 0 to 1: it is lost if the dear one goes
+    /// How much of what the payments of the last minutes are worth may be at risk by holding, 0 to 1: it is lost if the dear one goes
     /// away as well and the end comes before either is of use again.
     pub risk_share: f64,
     /// The difference of the fees over what the dear one leaves of a payment.
@@ -223,8 +228,10 @@ pub struct Router {
     pace: Pace,
     arrivals: Arrivals,
     cutoffs: Cutoffs,
+    /// Payments accepted.
+    accepts: Recent,
     /// Payments charged at the dear processor, and how many of them before the cheap one went away.
-    dear: u64,
+    dear: Recent,
     dear_before: u64,
     /// Since when more waits than is worth holding, without an end.
     excess_since_us: Option<u64>,
@@ -241,7 +248,8 @@ impl Router {
             pace: Pace::new(config.dispatch_per_s, now_us),
             arrivals: Arrivals::new(config.silence_ms * 1000, now_us),
             cutoffs: Cutoffs::default(),
-            dear: 0,
+            accepts: Recent::new(now_us),
+            dear: Recent::new(now_us),
             dear_before: 0,
             excess_since_us: None,
         }
@@ -250,9 +258,10 @@ impl Router {
     /// A turn in which the number of payments ever accepted has become `accepts`, and that of those charged `charges`.
     pub fn note_turn(&mut self, accepts: u64, charges: PerProcessor<u64>, now_us: u64) {
         self.arrivals.note(accepts, now_us);
-        self.dear = charges[self.config.preferred.other()];
-        // A purge begins anew.
-        self.dear_before = self.dear_before.min(self.dear);
+        self.accepts.note(accepts, now_us);
+        self.dear.note(charges[self.config.preferred.other()], now_us);
+        // A purge begins anew, and what is longer ago than the window does not count.
+        self.dear_before = self.dear_before.clamp(self.dear.before(), self.dear.total());
     }
 
     /// Somebody compares the books: a summary with both bounds.
@@ -347,7 +356,7 @@ impl Router {
         is_risk || is_excess && (serves || is_over)
     }
 
-    /// How many payments may be lost by holding them. What has been paid for nothing in earlier outages was lost already;
+    /// How many payments may be lost by holding them, by those of the last minutes ([`recent`]). What has been paid for nothing in earlier outages was lost already;
     /// and to lose no more than is being paid in this one is half of the worst of both.
     #[expect(
         clippy::cast_precision_loss,
@@ -357,9 +366,9 @@ impl Router {
     )]
     fn risk_max(&self) -> usize {
         let RouterConfig { risk_share, stake, .. } = self.config;
-        let worth = self.arrivals.accepts as f64 * (1.0 + stake);
-        let paid_before = self.dear_before as f64 * stake;
-        let paid = (self.dear - self.dear_before) as f64 * stake;
+        let worth = self.accepts.grown() as f64 * (1.0 + stake);
+        let paid_before = (self.dear_before - self.dear.before()) as f64 * stake;
+        let paid = (self.dear.total() - self.dear_before) as f64 * stake;
         RISK_MIN.max((worth * risk_share - paid_before).max(paid) as usize)
     }
 
@@ -421,7 +430,8 @@ impl Router {
     fn is_late_time(&self, now_us: u64) -> bool {
         let since = self.beliefs.0.each_ref().map(|belief| belief.unusable_since_us);
         let [Some(default), Some(fallback)] = since else { return false };
-        let at_stake_us = self.arrivals.accepts.saturating_mul(LATE_PATIENCE_US_PER_PAYMENT);
+        let at_stake_us =
+            self.accepts.grown().saturating_mul(LATE_PATIENCE_US_PER_PAYMENT).min(AT_STAKE_US_MAX);
         let blind_us =
             if self.cutoffs.are_known(now_us) { 0 } else { LATE_PATIENCE_BLIND_MS * 1000 + at_stake_us };
         now_us >= default.max(fallback) + self.config.late_patience_ms * 1000 + blind_us
@@ -676,7 +686,7 @@ impl Router {
                 // What there was of patience belongs to the outage before.
                 self.excess_since_us = self.excess_since_us.filter(|_| processor != self.config.preferred);
                 if processor == self.config.preferred {
-                    self.dear_before = self.dear;
+                    self.dear_before = self.dear.total();
                 }
             }
         }
