@@ -59,7 +59,7 @@ impl Asker {
                 written => written?,
             }
             match (&mut operation, next) {
-                (Operation::List { from, .. }, Some(next)) => *from = next,
+                (Operation::List { from, .. } | Operation::ReviveAll { from }, Some(next)) => *from = next,
                 _ => return Ok(()),
             }
         }

@@ -75,11 +75,14 @@ pub enum Command {
         #[arg(long, value_parser = processor)]
         by: Option<Processor>,
     },
-    /// Let the running store send a dead letter again, to either processor
+    /// Let the running store send a dead letter again, to either processor, or all of them
     Revive {
         /// The payment
-        #[arg(value_parser = payment_id)]
-        id: PaymentId,
+        #[arg(value_parser = payment_id, required_unless_present = "all")]
+        id: Option<PaymentId>,
+        /// All dead letters that no processor claims to have charged
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
     },
     /// Compare what the running store counts with the processors' own sums, and name the payments that differ; changes
     /// nothing; exit with 0 if all agrees, with 1 if something differs, with 2 if it could not be compared
@@ -212,7 +215,8 @@ impl Command {
                 Some(Operation::Charged { id: *id, by: *by })
             }
             Self::Resolve { id, resolution: Resolution::NotCharged, .. } => Some(Operation::NotCharged(*id)),
-            Self::Revive { id } => Some(Operation::Revive(*id)),
+            Self::Revive { id: Some(id), .. } => Some(Operation::Revive(*id)),
+            Self::Revive { id: None, .. } => Some(Operation::ReviveAll { from: 0 }),
         }
     }
 }

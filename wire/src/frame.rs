@@ -203,6 +203,11 @@ pub enum Operation {
     NotCharged(PaymentId),
     /// Send this dead letter again.
     Revive(PaymentId),
+    /// Send all dead letters again that no processor claims.
+    ReviveAll {
+        /// Where to go on: 0, then what the answer before said.
+        from: u32,
+    },
     /// Tell what is known about a window, to compare it with the processors' own sums.
     Window {
         /// The window.
@@ -224,7 +229,7 @@ impl Operation {
     #[must_use]
     pub fn id(&self) -> Option<PaymentId> {
         match *self {
-            Self::List { .. } | Self::Window { .. } | Self::Charges { .. } => None,
+            Self::List { .. } | Self::ReviveAll { .. } | Self::Window { .. } | Self::Charges { .. } => None,
             Self::Charged { id, .. } | Self::NotCharged(id) | Self::Revive(id) => Some(id),
         }
     }
@@ -656,6 +661,7 @@ impl<'a> Fields<'a> {
             1 => Operation::Charged { id: self.id()?, by: self.optional_processor()? },
             2 => Operation::NotCharged(self.id()?),
             3 => Operation::Revive(self.id()?),
+            4 => Operation::ReviveAll { from: self.u32()? },
             8 => Operation::Window { bounds: self.bounds()? },
             9 => {
                 Operation::Charges { processor: self.processor()?, bounds: self.bounds()?, from: self.u32()? }
@@ -805,6 +811,10 @@ impl Message for FromApi {
                     }
                     Operation::NotCharged(id) => (2, id),
                     Operation::Revive(id) => (3, id),
+                    Operation::ReviveAll { from } => {
+                        out.put_u8(4);
+                        return out.put_u32_le(*from);
+                    }
                     Operation::Window { bounds } => {
                         out.put_u8(8);
                         return put_bounds(out, *bounds);

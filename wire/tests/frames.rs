@@ -52,6 +52,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(id, by)| Operation::Charged { id: PaymentId(id), by }),
         any::<u128>().prop_map(|id| Operation::NotCharged(PaymentId(id))),
         any::<u128>().prop_map(|id| Operation::Revive(PaymentId(id))),
+        any::<u32>().prop_map(|from| Operation::ReviveAll { from }),
         (bound(), bound()).prop_map(|(from, to)| Operation::Window { bounds: Bounds { from, to } }),
         (processor(), bound(), bound(), any::<u32>()).prop_map(|(processor, lower, to, from)| {
             Operation::Charges { processor, bounds: Bounds { from: lower, to }, from }

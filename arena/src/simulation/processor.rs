@@ -66,6 +66,8 @@ pub struct Processor {
     pub quirks_percent: u64,
     /// What stands in front of it.
     pub gateway: Option<Gateway>,
+    /// It refuses whatever comes, because it is set up wrongly.
+    pub refuses_all: bool,
     /// Ids that it refuses for good, by their last hexadecimal digit.
     pub refuses: BTreeSet<u8>,
     /// Its health endpoint hangs, or lies.
@@ -97,6 +99,7 @@ impl Processor {
                 Executed { answered: words(504), late_insert_us }
             }
             CallKind::Get => done(self.look_up(lease.id)),
+            CallKind::Post if self.refuses_all => done(words(400)),
             CallKind::Post if self.refuses.contains(&(lease.id.0.to_le_bytes()[0] & 0xf)) => done(words(400)),
             CallKind::Post if self.failing => done(Answered::With(500, true, String::new())),
             CallKind::Post if chance.percent(self.quirks_percent) => self.misbehave(lease, chance),
@@ -178,6 +181,9 @@ impl Processor {
         self.is_down = false;
         self.quirks_percent = 0;
         self.gateway = None;
+        self.refuses_all = false;
+        // With nothing else to charge, what it refuses rightly cannot be told from a processor that refuses everything.
+        self.refuses.clear();
         self.health_hangs = false;
         self.health_lies = false;
     }

@@ -39,6 +39,7 @@ impl Core {
             if !self.router.take_token(now.us) {
                 return;
             }
+            let ordinal = self.canary_of_a_refuser(processor).unwrap_or(ordinal);
             self.lease(now, ordinal, processor, api, effects);
         }
         // Keeps the router's memory of outages true while nothing goes out.
@@ -71,6 +72,17 @@ impl Core {
             self.lease(now, ordinal, processor, api, effects);
         }
         self.inquire(now, processor, effects);
+    }
+
+    /// The canaries of a processor that refuses everything go round: the oldest payment may be one that it refuses rightly, and
+    /// would then keep its circuit open for all.
+    fn canary_of_a_refuser(&mut self, processor: Processor) -> Option<Ordinal> {
+        if !self.router.refuses_all(processor) {
+            return None;
+        }
+        let next = self.ledger.queue.next_free(self.refused_canary[processor]);
+        self.refused_canary[processor] = next;
+        next
     }
 
     /// A free payment that becomes a canary may be pinned by it: where many are pinned already, few more have to be.

@@ -2,7 +2,7 @@
 //! the log of the process, and counts for the metrics. All of it is data; the shell carries it out.
 
 use super::clock::ClockChange;
-use super::router::{State, Why};
+use super::router::{REFUSALS_MAX, State, Why};
 use super::{ApiId, Room};
 use std::fmt;
 use wire::frame::{FromStore, Operation, Outcome};
@@ -51,6 +51,13 @@ pub enum Note {
         /// The status of its answer.
         status: u16,
     },
+    /// A processor refuses whatever it gets.
+    RefusesAll {
+        /// Which one.
+        processor: Processor,
+        /// The status of its last refusal.
+        status: u16,
+    },
     /// The wall clock jumped.
     Clock(ClockChange),
     /// An operator decided.
@@ -80,6 +87,11 @@ impl fmt::Display for Note {
             Self::Alarm { processor, id, outcome, status } => {
                 write!(f, "alarm: {processor} answered {status} ({outcome:?}) for {id}")
             }
+            Self::RefusesAll { processor, status } => write!(
+                f,
+                "alarm: {processor} has refused {REFUSALS_MAX} different payments in a row, the last with {status}, and \
+                 charged none: it counts as failing; look at its set-up"
+            ),
             Self::Clock(ClockChange::Doubted(ms)) => {
                 write!(
                     f,

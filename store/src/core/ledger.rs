@@ -333,6 +333,12 @@ impl Ledger {
         self.payments[ordinal.0 as usize].is_claimed_by(processor)
     }
 
+    /// True when this processor refused a payment for good.
+    #[must_use]
+    pub fn is_refused_by(&self, ordinal: Ordinal, processor: Processor) -> bool {
+        self.payments[ordinal.0 as usize].is_refused_by(processor)
+    }
+
     /// True when both processors refused a payment for good: with its last attempt cleared it dies.
     #[must_use]
     pub fn is_refused_by_both(&self, ordinal: Ordinal) -> bool {

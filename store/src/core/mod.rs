@@ -135,11 +135,14 @@ pub struct Core {
     /// The last canary among the payments that only this processor may get, and whether the next one is free.
     bound_canary: PerProcessor<Option<Ordinal>>,
     canary_is_free: PerProcessor<bool>,
+    /// The last free payment that was a canary of a processor that refuses everything.
+    refused_canary: PerProcessor<Option<Ordinal>>,
     /// When a free payment was last left to be a canary.
     free_canary_us: PerProcessor<u64>,
     claims: Claims,
     /// Who was last told to ask for a processor's health.
     health_asker: PerProcessor<Option<ApiId>>,
+    started_us: u64,
     dispatched_us: u64,
     room: Room,
     counters: Counters,
@@ -176,9 +179,11 @@ impl Core {
             late: BTreeSet::new(),
             bound_canary: PerProcessor::default(),
             canary_is_free: PerProcessor::default(),
+            refused_canary: PerProcessor::default(),
             free_canary_us: PerProcessor::default(),
             claims: Claims::Unstarted,
             health_asker: PerProcessor::default(),
+            started_us: now.us,
             dispatched_us: now.us,
             room: Room::default(),
             counters: Counters::default(),
@@ -287,6 +292,7 @@ impl Core {
                 self.pinned.clear();
                 self.late.clear();
                 self.bound_canary = PerProcessor::default();
+                self.refused_canary = PerProcessor::default();
                 self.counters.purges += 1;
                 effects.notes.push(Note::Purged { tombstones: self.ledger.tombstones().len() });
                 effects.sends.push((api, FromStore::Purged { request, done: true }));
@@ -399,13 +405,15 @@ impl Core {
                 if let Some(age_ms) = ages.get(attempt)
                     && !self.calls.is_open(flight.processor, *attempt)
                 {
-                    let since_us = now.us.saturating_sub(age_ms.saturating_mul(1000));
-                    claimed.push((flight.processor, *attempt, Call { api, id, since_us }));
+                    // What a call was waiting for before this store began says nothing about the delay now.
+                    let since_us = now.us.saturating_sub(age_ms.saturating_mul(1000)).max(self.started_us);
+                    let is_overdue = *age_ms >= CALL_OVERDUE_MS;
+                    claimed.push((flight.processor, *attempt, Call { api, id, since_us }, is_overdue));
                 }
             }
         }
-        for (processor, attempt, call) in claimed {
-            if now.us.saturating_sub(call.since_us) >= CALL_OVERDUE_MS * 1000 {
+        for (processor, attempt, call, is_overdue) in claimed {
+            if is_overdue {
                 self.calls.keep_overdue(processor, attempt, api);
                 continue;
             }
@@ -455,12 +463,25 @@ impl Core {
             // It was asked before a purge, or by another store: it will be asked again.
             return;
         }
+        let was_failing = self.router.has_open_circuit(report.processor);
+        let had_refused_all = self.router.refuses_all(report.processor);
+        let may_be_its_fault = report.outcome == Outcome::Refused && !self.is_refused_by_other(report);
+        if may_be_its_fault {
+            self.router.note_refusal(report.processor, report.id);
+        }
         if !is_inquiry && self.ledger.has_made(report.attempt) {
             self.router.on_report(report, now.us);
         }
+        let refuses_all = may_be_its_fault && self.router.refuses_all(report.processor);
+        if refuses_all && !had_refused_all {
+            effects.notes.push(Note::RefusesAll { processor: report.processor, status: report.status });
+        }
+        // Then it is about the processor, not the payment.
+        let report =
+            &if refuses_all { Report { outcome: Outcome::Misaddressed, ..*report } } else { *report };
         let subject = self.ledger.subject(report, is_inquiry);
         let records = self.ledger.judge_report(subject, report);
-        self.alarm(report, &records, effects);
+        self.alarm(report, &records, was_failing || refuses_all, effects);
         for record in records {
             self.record(record, effects);
         }
@@ -470,6 +491,12 @@ impl Core {
         if let Some(call) = ended.filter(|call| call.id != report.id) {
             self.offer(now, call.id);
         }
+    }
+
+    /// True when the other processor has refused the payment of a report for good: then it is the payment that is wrong.
+    fn is_refused_by_other(&self, report: &Report) -> bool {
+        let ordinal = self.ledger.find(report.id);
+        ordinal.is_some_and(|ordinal| self.ledger.is_refused_by(ordinal, report.processor.other()))
     }
 
     fn end_call(&mut self, api: ApiId, report: &Report) -> Option<Call> {
@@ -513,7 +540,8 @@ impl Core {
         }
     }
 
-    fn alarm(&mut self, report: &Report, records: &[Record], effects: &mut Effects) {
+    /// `is_known` tells that the processor's state has been told already: then its answers are counted, and not told one by one.
+    fn alarm(&mut self, report: &Report, records: &[Record], is_known: bool, effects: &mut Effects) {
         let strange = records.iter().any(|record| {
             matches!(
                 record,
@@ -523,10 +551,13 @@ impl Core {
                     | Record::Charged { terms: Terms::Theirs { .. }, .. }
             )
         });
-        if strange || matches!(report.outcome, Outcome::Refused | Outcome::Misaddressed) {
+        let is_about_processor = report.outcome == Outcome::Misaddressed;
+        if strange || is_about_processor || report.outcome == Outcome::Refused {
             self.counters.alarms += 1;
-            let Report { processor, id, outcome, status, .. } = *report;
-            effects.notes.push(Note::Alarm { processor, id, outcome, status });
+            if strange || !(is_about_processor && is_known) {
+                let Report { processor, id, outcome, status, .. } = *report;
+                effects.notes.push(Note::Alarm { processor, id, outcome, status });
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //! | charged | a dead letter that a processor claims to have charged | charged |
 //! | not charged | a payment in flight, or a tombstone, as above | resolved, and died when both refused it; tombstone resolved |
 //! | not charged | a dead letter that a processor claims | resolved: it is a dead letter without a claim |
-//! | revive | a dead letter that no processor claims | revived: queued again, with no refusal remembered |
+//! | revive, one or all | a dead letter that no processor claims | revived: queued again, with no refusal remembered |
 //!
 //! A decision is a record like any other, and what contradicts it later is a conflict like any other. While a call of the
 //! payment is open, or overdue with its socket kept by an api, nothing is decided: its answer may come at any moment, and
@@ -93,6 +93,7 @@ impl Core {
                 let (text, next) = self.list(listing, from);
                 return Answer { records: Vec::new(), done: true, next, text };
             }
+            Operation::ReviveAll { from } => return self.revive_all(from),
             Operation::Charged { id, by } => self.resolve_charged(id, by),
             Operation::NotCharged(id) => self.resolve_not_charged(id),
             Operation::Revive(id) => self.revive(id),
@@ -156,6 +157,25 @@ impl Core {
             Standing::Dead => Ok(vec![Record::Revived { ordinal }]),
             _ => Err(Objection::NotDead),
         }
+    }
+
+    /// One page of the dead letters that no processor claims.
+    fn revive_all(&self, from: u32) -> Answer {
+        let ledger = self.ledger();
+        let is_revivable = |ordinal: &Ordinal| {
+            ledger.standing(*ordinal) == Standing::Dead && !ledger.is_conflicted(*ordinal)
+        };
+        let end = u32::try_from(ledger.len()).expect("payments are counted in 32 bits");
+        let stop = from.saturating_add(SCAN_LEN).min(end);
+        let found: Vec<Ordinal> = (from..stop).map(Ordinal).filter(is_revivable).take(PAGE_LEN).collect();
+        let next = match found.last() {
+            Some(last) if found.len() == PAGE_LEN => last.0 + 1,
+            _ => stop,
+        };
+        let records: Vec<Record> = found.into_iter().map(|ordinal| Record::Revived { ordinal }).collect();
+        let text =
+            if records.is_empty() { String::new() } else { format!("{} are sent again\n", records.len()) };
+        Answer { records, done: true, next: (next < end).then_some(next), text }
     }
 
     /// The attempts of a payment in flight, none of which can be answered any more.

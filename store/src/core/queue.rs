@@ -69,6 +69,15 @@ impl Queue {
         self.free.first().copied().or(untouched).map(Ordinal)
     }
 
+    /// The oldest payment after `after` that may go to either processor, else the oldest of all: who goes round.
+    #[must_use]
+    pub fn next_free(&self, after: Option<Ordinal>) -> Option<Ordinal> {
+        let Some(Ordinal(after)) = after else { return self.first_free() };
+        let back = self.free.range(after.saturating_add(1)..).next().copied();
+        let untouched = Some(self.untouched.max(after.saturating_add(1))).filter(|next| *next < self.end);
+        back.or(untouched).map(Ordinal).or_else(|| self.first_free())
+    }
+
     /// The oldest payment that may only go to `processor`.
     #[must_use]
     pub fn first_bound(&self, processor: Processor) -> Option<Ordinal> {
@@ -121,6 +130,22 @@ mod tests {
         assert_eq!(queue.first_bound(Processor::Fallback), Some(Ordinal(0)));
         assert_eq!(queue.first_bound(Processor::Default), None);
         assert!(queue.take(Ordinal(0)) && !queue.take(Ordinal(0)));
+    }
+
+    #[test]
+    fn free_payments_go_round() {
+        let mut queue = Queue::default();
+        (0..5).for_each(|number| queue.push(Ordinal(number)));
+        (0..3).for_each(|number| assert!(queue.take(Ordinal(number))));
+        queue.put_back(Ordinal(1));
+        let mut after = None;
+        let mut round = Vec::new();
+        for _ in 0..5 {
+            after = queue.next_free(after);
+            round.push(after.unwrap().0);
+        }
+        assert_eq!(round, [1, 3, 4, 1, 3]);
+        assert_eq!(Queue::default().next_free(Some(Ordinal(7))), None);
     }
 
     #[test]

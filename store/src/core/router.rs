@@ -14,6 +14,8 @@
 //!   failing   circuit open: canaries (live payments) find out when it works again
 //! ```
 //!
+//! A processor that refuses [`REFUSALS_MAX`] different payments in a row fails as well, until it charges one.
+//!
 //! A canary whose answer may come after the margin goes out only when the cut-offs are known and it is clear of them
 //! (`cutoff`); else the health call decides, and when that is silent too, or has decided for ANSWERS_SILENT_MS, a canary each
 //! BLIND_INTERVAL_MS does.
@@ -41,7 +43,7 @@ pub use belief::{State, Why};
 use pace::Pace;
 use recent::Recent;
 use wire::frame::{Health, Outcome, Report};
-use wire::{PerProcessor, Processor};
+use wire::{PaymentId, PerProcessor, Processor};
 
 /// Between two canaries to one processor (DESIGN.md, router).
 const CANARY_INTERVAL_MS: u64 = 100;
@@ -155,6 +157,10 @@ const RISK_SHARE: f64 = 0.25;
 
 /// Fewer than this may always be held: at so few, one that goes elsewhere to find something out is dear.
 const RISK_MIN: usize = 100;
+
+/// With so many different payments refused for good in a row, and none charged between, it is the processor that is wrong, not
+/// the payments: five faulty ones in a row are rarer than a processor that is set up wrongly.
+pub const REFUSALS_MAX: usize = 5;
 
 /// What the operator decides.
 #[derive(Clone, Copy, Debug)]
@@ -584,6 +590,23 @@ impl Router {
         self.beliefs[processor].left_us.pop();
     }
 
+    /// True while a processor's last answer was bad.
+    #[must_use]
+    pub fn has_open_circuit(&self, processor: Processor) -> bool {
+        self.beliefs[processor].is_open
+    }
+
+    /// A processor has refused this payment for good, which the other one has not: that may be about the processor.
+    pub fn note_refusal(&mut self, processor: Processor, id: PaymentId) {
+        self.beliefs[processor].note_refusal(id);
+    }
+
+    /// True while a processor refuses whatever it gets: then a refusal says nothing about the payment.
+    #[must_use]
+    pub fn refuses_all(&self, processor: Processor) -> bool {
+        self.beliefs[processor].refuses_all()
+    }
+
     /// A call to a processor came to an end.
     pub fn on_report(&mut self, report: &Report, now_us: u64) {
         let belief = &mut self.beliefs[report.processor];
@@ -592,7 +615,10 @@ impl Router {
         match report.outcome {
             Outcome::Charged | Outcome::Duplicate | Outcome::Refused => {
                 belief.take_answer(report.attempt, latency_us, now_us);
-                belief.is_open = false;
+                if report.outcome != Outcome::Refused {
+                    belief.note_charge();
+                }
+                belief.is_open = belief.refuses_all();
                 belief.good_since_cap += 1;
                 if belief.good_since_cap >= belief.open_cap && belief.open_cap < self.config.open_max {
                     belief.open_cap += 1;
@@ -658,7 +684,8 @@ impl Router {
         belief.heard = Why::Health { failing, delay_ms: min_response_ms.into() };
         belief.delay_us = u64::from(min_response_ms) * 1000;
         belief.deviation_us = 0;
-        if failing {
+        if failing || belief.refuses_all() {
+            // Of what it refuses its health says nothing.
             belief.is_open = true;
         } else {
             // Its own word is no proof, but the first bad answer is soon there; and what is out by now is no longer late.

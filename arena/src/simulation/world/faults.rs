@@ -138,7 +138,7 @@ impl World<'_> {
     pub(super) fn change_mood(&mut self) {
         let name = self.chance.pick(&Name::BOTH);
         let processor = &mut self.processors[name];
-        match self.chance.between(0, 9) {
+        match self.chance.between(0, 10) {
             0 | 1 => {
                 processor.delay_us = self.chance.pick(&[0, 1_000, 100_000, 1_000_000, 2_500_000, 33_000_000]);
             }
@@ -149,7 +149,8 @@ impl World<'_> {
                 let digit = u8::try_from(self.chance.between(0, 16)).expect("small");
                 processor.refuses.insert(digit);
             }
-            7 => {
+            7 => processor.refuses_all = !processor.refuses_all,
+            8 => {
                 let gateways = [
                     None,
                     Some(Gateway::GivesUp),

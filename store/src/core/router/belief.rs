@@ -3,10 +3,11 @@
 //! A delay is smoothed with its deviation, as TCP keeps a round trip; `watermark` is the youngest call that says something
 //! about it, so that a call which stays out for ever does not hold the others back.
 
+use super::REFUSALS_MAX;
 use crate::core::calls::Calls;
 use std::fmt;
-use wire::Processor;
 use wire::frame::{AttemptId, Outcome};
+use wire::{PaymentId, Processor};
 
 /// No health call so soon after a start: the store before may just have made one.
 const HEALTH_QUIET_MS: u64 = 5_000;
@@ -96,6 +97,8 @@ pub(super) struct Belief {
     pub(super) health_next_us: u64,
     pub(super) health_heard_us: u64,
     pub(super) health_out_since_us: Option<u64>,
+    /// Different payments that it has refused for good since it last charged one, up to [`REFUSALS_MAX`].
+    pub(super) refused: Vec<PaymentId>,
     pub(super) heard: Why,
     pub(super) shown: State,
 }
@@ -119,9 +122,27 @@ impl Belief {
             health_next_us: started_us + HEALTH_QUIET_MS * 1000,
             health_heard_us: started_us,
             health_out_since_us: None,
+            refused: Vec::new(),
             heard: Why::Unheard,
             shown: State::Usable,
         }
+    }
+
+    /// It has refused this payment for good.
+    pub(super) fn note_refusal(&mut self, id: PaymentId) {
+        if !self.refuses_all() && !self.refused.contains(&id) {
+            self.refused.push(id);
+        }
+    }
+
+    /// It has charged a payment.
+    pub(super) fn note_charge(&mut self) {
+        self.refused.clear();
+    }
+
+    /// It refuses whatever it gets.
+    pub(super) fn refuses_all(&self) -> bool {
+        self.refused.len() >= REFUSALS_MAX
     }
 
     /// RFC 6298 with a gain of a quarter, because delays here change in steps.
