@@ -108,7 +108,8 @@ fn describe(dir: &Path, recovered: &Recovered, kinds: &Kinds, ledger: &Ledger) -
     let mut line = |name: &str, value: String| {
         writeln!(text, "{name:18} {value}").expect("a string takes any text");
     };
-    let segments = segment::list(dir).map_or(0, |numbers| numbers.len());
+    let is_begun = |number: &u64| segment::is_begun(dir, *number).unwrap_or(true);
+    let segments = segment::list(dir).map_or(0, |numbers| numbers.into_iter().filter(is_begun).count());
     line("log", format!("{}, sound", dir.display()));
     line("segments", segments.to_string());
     match recovered.snapshot {

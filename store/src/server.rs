@@ -161,6 +161,7 @@ impl Server {
         self.commit();
         self.release();
         self.flush_connections();
+        self.log.mark();
     }
 
     /// Gives the turn's records to the log and queues what the turn says behind them.

@@ -42,7 +42,7 @@ impl Flusher {
     ) -> io::Result<Arc<Self>> {
         let state = FlushState {
             written: sequence,
-            // Segment::resume and Segment::begin flushed what was there.
+            // What was there is flushed before a start goes on.
             durable: sequence,
             files: vec![Arc::clone(file)],
             finishing: false,
@@ -62,6 +62,12 @@ impl Flusher {
     /// From now on this file is written.
     pub(super) fn begin(&self, file: &Arc<File>) {
         self.lock().files.push(Arc::clone(file));
+    }
+
+    /// Waits until this record is flushed.
+    pub(super) fn wait_for(&self, sequence: Sequence) {
+        let is_missing = |state: &mut FlushState| state.durable < sequence;
+        drop(self.wake.wait_while(self.lock(), is_missing).expect("no thread panics with the lock"));
     }
 
     fn lock(&self) -> MutexGuard<'_, FlushState> {

@@ -17,6 +17,7 @@
 //! * `sequence` numbers the first record of the frame, from 1, over all segments.
 //! * `durable` is the last record that was known to be flushed when the frame was written. Damage at or before it is
 //!   corruption, damage after it a torn tail (invariant 23).
+//! * A frame without records is a witness: it calls the last record durable where no other frame follows.
 //!
 //! All numbers are little-endian. Any bytes can be given to the decoders.
 

@@ -9,16 +9,22 @@
 //! | `always` | the flush of its records, one for many turns | also a power loss |
 //! | `none` | nothing; there is no log | nothing. For measuring what the log costs |
 //!
+//! A group that was flushed gets a witness: a later frame that calls it durable, so that damage to it is never taken for a torn
+//! tail. Where no records follow, an empty frame is the witness ([`Log::mark`], [`Log::finish`]).
+//!
 //! Segments that a snapshot stands for are removed, so the log is as long as what was written since ([`Log::snapshot`]).
-//! The next segment is prepared as soon as one is begun; while the disk has no room for it, the log says so
-//! ([`Room`]), and what is left of the present one is kept for what must be recorded.
+//! Threads of their own prepare the next segment and flush the last one, so that appending is never more than a write, also
+//! from one segment to the next. While the next one is not ready, the log says so ([`Room`]), and what is left of the present
+//! one is kept for what must be recorded.
 //!
 //! An error of a write or a flush ends the process: after it nobody knows what the disk holds, and a second flush may
 //! say "done" about pages that the kernel has thrown away. Starting again goes through [`recovery`].
 
 mod flush;
 pub mod frame;
+mod prepare;
 pub mod recovery;
+mod resume;
 pub mod segment;
 pub mod snapshot;
 
@@ -26,8 +32,9 @@ use crate::core::Room;
 use crate::core::ledger::snapshot::{BYTES_PER_PAYMENT, Fold, Frozen};
 use flush::Flusher;
 pub use flush::end_process;
-use frame::{SegmentHeader, Sequence};
+use frame::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, Sequence};
 use nix::sys::eventfd::EventFd;
+use prepare::Preparer;
 use recovery::{Recovered, RecoveryError};
 use segment::{SEGMENT_BYTES, Segment};
 use snapshot::Place;
@@ -36,17 +43,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// With less than this left, and no next segment, nothing new is accepted: half a segment settles some 200,000 payments.
+/// With less than this left, and the next segment not ready, nothing new is accepted: half a segment settles some 200,000 payments.
 const ROOM_FOR_ACCEPTS_BYTES: u64 = SEGMENT_BYTES / 2;
 
-/// With less than this left, and no next segment, no attempt is begun. What the open ones (at most 800, of some 60 bytes
+/// With less than this left, and the next segment not ready, no attempt is begun. What the open ones (at most 800, of some 60 bytes
 /// with their frame) still have to say takes less than a tenth of it.
 const ROOM_FOR_INTENTS_BYTES: u64 = 1 << 20;
-
-/// Between two tries to prepare a segment on a full disk.
-const SPARE_RETRY: Duration = Duration::from_secs(1);
 
 /// What must have happened to a record before anything that rests on it leaves the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -90,7 +94,9 @@ struct Disk {
     chain: u32,
     buffer: Vec<u8>,
     flusher: Arc<Flusher>,
-    spare: Spare,
+    /// The last record that a frame calls durable.
+    witnessed: Sequence,
+    preparer: Preparer,
     snapshot_log_bytes: u64,
     /// Where the last snapshot stands, how long it is, and when the next one may be tried after one that failed, in bytes of
     /// growth.
@@ -100,68 +106,6 @@ struct Disk {
     snapshotting: Option<(Place, JoinHandle<io::Result<u64>>)>,
     snapshots: u64,
     _lock: nix::fcntl::Flock<File>,
-}
-
-/// The file that the next segment will be.
-#[derive(Debug)]
-enum Spare {
-    Preparing {
-        thread: JoinHandle<io::Result<()>>,
-        /// The last try failed: there is no room before this one has shown that there is.
-        again: bool,
-    },
-    Ready,
-    /// The disk is full, or worse.
-    Failed {
-        retry_at: Instant,
-    },
-}
-
-impl Spare {
-    /// For a store that starts. Where little is left of the present segment, nothing is promised before the next one is
-    /// there.
-    fn begin(dir: &Path, room_bytes: u64) -> Self {
-        if segment::is_prepared(dir) {
-            Self::Ready
-        } else if room_bytes >= ROOM_FOR_ACCEPTS_BYTES {
-            Self::prepare(dir, false)
-        } else {
-            segment::prepare(dir).map_or_else(|error| Self::failed(&error), |()| Self::Ready)
-        }
-    }
-
-    fn prepare(dir: &Path, again: bool) -> Self {
-        let dir = dir.to_owned();
-        match thread::Builder::new().name("prepare".to_owned()).spawn(move || segment::prepare(&dir)) {
-            Ok(thread) => Self::Preparing { thread, again },
-            Err(error) => Self::failed(&error),
-        }
-    }
-
-    /// True when nobody knows of room for the next segment.
-    fn is_missing(&self) -> bool {
-        matches!(self, Self::Failed { .. } | Self::Preparing { again: true, .. })
-    }
-
-    fn failed(error: &io::Error) -> Self {
-        tracing::warn!("cannot prepare the next segment of the log: {error}; make room in LOG_DIR");
-        Self::Failed { retry_at: Instant::now() + SPARE_RETRY }
-    }
-
-    fn tend(&mut self, dir: &Path) {
-        let next = match std::mem::replace(self, Self::Ready) {
-            Self::Preparing { thread, .. } if thread.is_finished() => match thread.join() {
-                // A rotation may have been faster, and have taken it.
-                Ok(Ok(())) if !segment::is_prepared(dir) => Self::prepare(dir, false),
-                Ok(Ok(())) => Self::Ready,
-                Ok(Err(error)) => Self::failed(&error),
-                Err(_) => unreachable!("a panic ends the process"),
-            },
-            Self::Failed { retry_at } if Instant::now() >= retry_at => Self::prepare(dir, true),
-            other => other,
-        };
-        *self = next;
-    }
 }
 
 impl Log {
@@ -183,22 +127,25 @@ impl Log {
         fs::create_dir_all(dir).map_err(io_error)?;
         let lock = wire::socket::lock(&dir.join("log.lock")).map_err(io_error)?;
         let recovered = recovery::recover(dir, fold)?;
-        let Place { segment: number, offset, sequence, chain } = recovered.end;
-        let segment = match recovered.is_new {
-            true => Segment::begin(dir, &header(0, 1, 0)),
-            false => Segment::resume(dir, number, offset, recovered.torn_bytes == 0),
+        let Place { sequence, chain, .. } = recovered.end;
+        let (segment, spare) = match recovered.is_new {
+            true => segment::create(dir, 0, &header(0, 1, 0).encode())
+                .map(|file| (Segment::new(0, file, SEGMENT_HEADER_BYTES as u64), None)),
+            false => resume::resume(dir, &recovered),
         }
         .map_err(io_error)?;
         if let Some(place) = recovered.snapshot {
             // A crash may have left what this snapshot stands for.
             snapshot::prune(dir, place).map_err(io_error)?;
         }
-        let disk = Disk {
+        let preparer = prepare(dir, &segment, spare).map_err(io_error)?;
+        let mut disk = Disk {
             dir: dir.to_owned(),
             chain,
             buffer: Vec::new(),
             flusher: Flusher::start(durability, sequence, &segment.file).map_err(io_error)?,
-            spare: Spare::begin(dir, segment.room_bytes()),
+            witnessed: recovered.witnessed,
+            preparer,
             segment,
             snapshot_log_bytes,
             snapshot: recovered.snapshot.unwrap_or_default(),
@@ -208,6 +155,7 @@ impl Log {
             snapshots: 0,
             _lock: lock,
         };
+        disk.mark(sequence).map_err(io_error)?;
         Ok((Self { durability, disk: Some(disk), sequence }, recovered))
     }
 
@@ -219,15 +167,26 @@ impl Log {
         let first = self.sequence + 1;
         self.sequence += u64::from(count);
         let Some(disk) = &mut self.disk else { return Ok(()) };
-        if !disk.segment.has_room(frame::frame_bytes(records.len())) {
+        // Behind each frame there is room for an empty one, its witness.
+        if !disk.segment.has_room(frame::frame_bytes(records.len()) + FRAME_HEADER_BYTES) {
             disk.rotate(first)?;
         }
-        disk.buffer.clear();
-        let (number, durable) = (disk.segment.number, disk.flusher.durable());
-        disk.chain = frame::encode(&mut disk.buffer, number, disk.chain, first, durable, count, records);
-        disk.segment.append(&disk.buffer)?;
+        disk.append(first, disk.flusher.durable(), count, records)?;
         disk.flusher.written(self.sequence);
         Ok(())
+    }
+
+    /// In mode `always`, appends an empty frame when all records are flushed and no frame says so yet: damage to the last group
+    /// is then known from a torn tail even if the process is killed now. To be called when all that could be said was said. An
+    /// error ends the process.
+    pub fn mark(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        if self.durability == Durability::Always
+            && disk.witnessed < self.sequence
+            && disk.flusher.durable() == self.sequence
+        {
+            disk.mark(self.sequence).unwrap_or_else(|error| end_process("append", &error));
+        }
     }
 
     /// The last record that was appended.
@@ -257,17 +216,17 @@ impl Log {
         self.disk.as_ref().map(|disk| &disk.flusher.event)
     }
 
-    /// Waits until everything is flushed: for an orderly end.
-    pub fn finish(&self) {
-        if let Some(disk) = &self.disk {
-            disk.flusher.finish();
-        }
+    /// Waits until everything is flushed, and the frame that says so: for an orderly end. An error ends the process.
+    pub fn finish(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        disk.flusher.finish();
+        let sealed = disk.mark(self.sequence).and_then(|()| disk.segment.file.sync_data());
+        sealed.unwrap_or_else(|error| end_process("flush", &error));
     }
 
-    /// Looks after the threads that prepare segments and write snapshots. To be called now and then.
+    /// Looks after the thread that writes a snapshot. To be called now and then.
     pub fn tend(&mut self) {
         if let Some(disk) = &mut self.disk {
-            disk.spare.tend(&disk.dir);
             disk.tend_snapshot(self.sequence);
         }
     }
@@ -277,8 +236,8 @@ impl Log {
     pub fn room(&self) -> Room {
         let Some(disk) = &self.disk else { return Room::Ample };
         match disk.segment.room_bytes() {
-            _ if !disk.spare.is_missing() => Room::Ample,
             room if room >= ROOM_FOR_ACCEPTS_BYTES => Room::Ample,
+            _ if disk.preparer.is_ready() => Room::Ample,
             room if room >= ROOM_FOR_INTENTS_BYTES => Room::NoAccepts,
             _ => Room::NoIntents,
         }
@@ -303,8 +262,10 @@ impl Log {
     pub fn snapshot(&mut self, frozen: Frozen) {
         let Some(disk) = &mut self.disk else { return };
         let place = disk.place(self.sequence);
-        let dir = disk.dir.clone();
+        let (dir, flusher) = (disk.dir.clone(), Arc::clone(&disk.flusher));
         let work = move || {
+            // A start reads the log from this place on: what leads there has to be on the disk.
+            flusher.wait_for(place.sequence);
             let bytes = snapshot::write(&dir, place, &frozen)?;
             snapshot::prune(&dir, place)?;
             Ok(bytes)
@@ -329,17 +290,29 @@ impl Log {
 }
 
 impl Disk {
+    /// Only writes: the thread that flushes has the old segment as well.
     fn rotate(&mut self, first_sequence: Sequence) -> io::Result<()> {
-        // A segment that another one follows is whole on disk: only the last one may have a torn tail.
-        self.segment.file.sync_data()?;
-        self.spare.tend(&self.dir);
-        let number = self.segment.number + 1;
-        self.segment = Segment::begin(&self.dir, &header(number, first_sequence, self.chain))?;
+        let header = header(self.segment.number + 1, first_sequence, self.chain);
+        self.segment = Segment::begin(self.preparer.take()?, &header)?;
         self.flusher.begin(&self.segment.file);
-        if matches!(self.spare, Spare::Ready) {
-            self.spare = Spare::prepare(&self.dir, false);
-        }
         Ok(())
+    }
+
+    fn append(&mut self, first: Sequence, durable: Sequence, count: u32, records: &[u8]) -> io::Result<()> {
+        self.buffer.clear();
+        let number = self.segment.number;
+        self.chain = frame::encode(&mut self.buffer, number, self.chain, first, durable, count, records);
+        self.segment.append(&self.buffer)?;
+        self.witnessed = durable;
+        Ok(())
+    }
+
+    /// Says that everything up to `sequence`, the last record, is flushed, unless a frame says so already.
+    fn mark(&mut self, sequence: Sequence) -> io::Result<()> {
+        if self.witnessed == sequence || !self.segment.has_room(FRAME_HEADER_BYTES) {
+            return Ok(());
+        }
+        self.append(sequence + 1, sequence, 0, &[])
     }
 
     fn place(&self, sequence: Sequence) -> Place {
@@ -375,6 +348,17 @@ impl Disk {
         tracing::warn!("cannot write a snapshot: {error}; the log goes on growing. Make room in LOG_DIR");
         self.snapshot_retry_bytes = self.grown_bytes() + SEGMENT_BYTES;
     }
+}
+
+/// Has the segment after `segment` prepared. Where little is left of that one, a start waits for it once, lest it refuses
+/// payments that it could take in a moment.
+fn prepare(dir: &Path, segment: &Segment, mut spare: Option<File>) -> io::Result<Preparer> {
+    let number = segment.number + 1;
+    if spare.is_none() && segment.room_bytes() < ROOM_FOR_ACCEPTS_BYTES {
+        // The thread tries again, and says why it fails.
+        spare = segment::create(dir, number, &[]).ok();
+    }
+    Preparer::start(dir.to_owned(), number, spare)
 }
 
 fn header(segment: u64, first_sequence: Sequence, chain: u32) -> SegmentHeader {

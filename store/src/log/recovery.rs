@@ -4,20 +4,24 @@
 //! |---|---|
 //! | a whole snapshot | the ledger begins with the newest one, the log goes on at its place; what lies before is not read |
 //! | a damaged snapshot under its final name | corruption: refused, because what it stood for may be gone |
-//! | zeros, or nothing, after the last sound frame | the end |
-//! | something else in the last segment, and no sound frame behind it says that it was durable | a torn tail: cut, and said |
-//! | something else, and a sound frame behind it, or a next segment, says that it was durable | corruption: refused |
-//! | a segment is missing, or does not continue the one before | corruption: refused |
+//! | zeros, or nothing, after the last sound frame | the end, or the next segment goes on |
+//! | something else, and no sound frame behind it says that it was durable | a torn tail: cut, and said |
+//! | something else, and a sound frame behind it says that it was durable | corruption: refused |
+//! | a blank segment at the end | prepared, and not begun |
+//! | a segment that does not continue the one before, and no sound frame in it says that that one was durable | begun, and never flushed: cut as a torn tail |
+//! | a segment is missing, or its first one has no sound header | corruption: refused |
 //! | a header of another version | refused, with both numbers |
 //!
 //! So what is recovered is a prefix of what was appended, and it holds every record that was known to be durable
-//! (invariants 22 and 23). Reading changes nothing on disk: a crash in the middle of it changes nothing either.
+//! (invariants 22 and 23). A segment is begun before the one before is flushed, so the tail that a loss of power tears may
+//! reach over several. Reading changes nothing on disk: a crash in the middle of it changes nothing either.
 
 use super::frame::{self, FORMAT_VERSION, Frame, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, Sequence};
 use super::segment;
 use super::snapshot::{self, Place, Snapshot, SnapshotError};
 use crate::core::ledger::snapshot::Fold;
 use crate::core::record::{Record, RecordError};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -74,6 +78,12 @@ pub struct Recovered {
     pub frames: u64,
     /// Bytes of a torn tail that will be cut.
     pub torn_bytes: u64,
+    /// The last record that a frame, or the snapshot, calls durable.
+    pub witnessed: Sequence,
+    /// Segment and offset of the first frame that may not be on the disk: it holds records behind `witnessed`.
+    pub unflushed: Option<(u64, u64)>,
+    /// The segment that is prepared and not begun.
+    pub spare: Option<u64>,
 }
 
 /// Reads the newest snapshot in `dir` and all segments behind it into `fold`, in order.
@@ -87,7 +97,8 @@ pub fn recover(dir: &Path, fold: &mut impl Fold) -> Result<Recovered, RecoveryEr
     let (place, snapshot_bytes) = (thawed.map(|(place, _)| place), thawed.map_or(0, |(_, bytes)| bytes));
     let mut numbers = segment::list(dir).map_err(io_error)?;
     numbers.retain(|number| *number >= place.map_or(0, |place| place.segment));
-    let full = numbers.len().saturating_sub(1) as u64 * segment::SEGMENT_BYTES;
+    let begun = numbers.iter().filter(|number| segment::is_begun(dir, **number).unwrap_or(true)).count();
+    let full = begun.saturating_sub(1) as u64 * segment::SEGMENT_BYTES;
     fold.expect(usize::try_from(full / PAYMENT_RECORDS_BYTES).unwrap_or(usize::MAX));
     let recovered = recover_segments(place, &mut Folder { dir, numbers, buffer: Vec::new() }, fold)?;
     if let (Some(place), true) = (place, recovered.is_new) {
@@ -184,52 +195,145 @@ pub fn recover_segments(
     fold: &mut impl Fold,
 ) -> Result<Recovered, RecoveryError> {
     let start = snapshot.unwrap_or(Place { offset: SEGMENT_HEADER_BYTES as u64, ..Place::default() });
-    let mut recovered = Recovered { end: start, is_new: true, snapshot, ..Recovered::default() };
-    let count = segments.count();
-    for at in 0..count {
-        let (number, path) = segments.name(at);
-        let bytes = segments.read(at)?;
-        let corrupt = |offset: usize, what: String| RecoveryError::Corrupt {
-            path: path.clone(),
-            offset: offset as u64,
-            what,
-        };
-        if !recovered.is_new {
-            recovered.end.segment += 1;
-            recovered.end.offset = SEGMENT_HEADER_BYTES as u64;
+    let recovered = Recovered { end: start, is_new: true, snapshot, ..Recovered::default() };
+    let unflushed = Unflushed { witnessed: start.sequence, blocks: VecDeque::new() };
+    let mut reading = Reading { recovered, path: PathBuf::new(), has_ended: false, unflushed };
+    for (at, number) in (0..segments.count()).zip(start.segment..) {
+        let (found, path) = segments.name(at);
+        if found != number {
+            let what = format!("segment {number} is missing before it");
+            return Err(RecoveryError::Corrupt { path, offset: 0, what });
         }
-        recovered.is_new = false;
-        if number != recovered.end.segment {
-            return Err(corrupt(0, format!("segment {} is missing before it", recovered.end.segment)));
-        }
-        check_header(&path, bytes, &recovered.end)?;
-        let end = read_frames(bytes, &mut recovered, fold)
-            .map_err(|(offset, error)| corrupt(offset, error.to_string()))?;
-        recovered.end.offset = end as u64;
-        if at + 1 == count {
-            recovered.torn_bytes =
-                torn_bytes(bytes, number, end, recovered.end.sequence).map_err(|offset| {
-                    corrupt(end, format!("a sound frame at byte {offset} says that this was durable"))
-                })?;
-        }
+        reading.take(number, path, segments.read(at)?, fold)?;
     }
-    Ok(recovered)
+    let Unflushed { witnessed, blocks } = reading.unflushed;
+    let unflushed = blocks.front().map(|block| (block.segment, block.offset));
+    Ok(Recovered { witnessed, unflushed, ..reading.recovered })
 }
 
-/// The header must continue where the log has been read up to.
-fn check_header(path: &Path, bytes: &[u8], at: &Place) -> Result<(), RecoveryError> {
-    let corrupt = |what: String| RecoveryError::Corrupt { path: path.to_owned(), offset: 0, what };
+/// A reading of one segment after the other.
+struct Reading {
+    recovered: Recovered,
+    /// The segment that `recovered.end` is in.
+    path: PathBuf,
+    /// The log has ended before the segment that comes now.
+    has_ended: bool,
+    unflushed: Unflushed,
+}
+
+impl Reading {
+    fn take(
+        &mut self,
+        number: u64,
+        path: PathBuf,
+        bytes: &[u8],
+        fold: &mut impl Fold,
+    ) -> Result<(), RecoveryError> {
+        let mut place = self.recovered.end;
+        if !self.recovered.is_new {
+            (place.segment, place.offset) = (number, SEGMENT_HEADER_BYTES as u64);
+        }
+        if !self.has_ended {
+            match check_header(&path, bytes, &place)? {
+                Ok(()) => {
+                    (self.recovered.end, self.path) = (place, path);
+                    return self.read(bytes, fold);
+                }
+                Err(what) if self.recovered.is_new => {
+                    return Err(RecoveryError::Corrupt { path, offset: 0, what });
+                }
+                Err(_) => self.has_ended = true,
+            }
+        }
+        self.look_behind(number, bytes)
+    }
+
+    fn corrupt(&self, offset: u64, what: String) -> RecoveryError {
+        RecoveryError::Corrupt { path: self.path.clone(), offset, what }
+    }
+
+    /// Reads the segment in which the log goes on.
+    fn read(&mut self, bytes: &[u8], fold: &mut impl Fold) -> Result<(), RecoveryError> {
+        let number = self.recovered.end.segment;
+        self.recovered.is_new = false;
+        let end = read_frames(bytes, &mut self.recovered, &mut self.unflushed, fold)
+            .map_err(|(offset, error)| self.corrupt(offset as u64, error.to_string()))?;
+        self.recovered.end.offset = end as u64;
+        // Should the next segment go on from here, there is no tail.
+        self.recovered.torn_bytes = self.torn_bytes(bytes, number, end)?;
+        Ok(())
+    }
+
+    /// Looks at a segment that the log has not come to.
+    fn look_behind(&mut self, number: u64, bytes: &[u8]) -> Result<(), RecoveryError> {
+        let torn_bytes = self.torn_bytes(bytes, number, 0)?;
+        self.recovered.torn_bytes += torn_bytes;
+        let is_next = number == self.recovered.end.segment + 1;
+        if torn_bytes == 0 && is_next && bytes.len() as u64 == segment::SEGMENT_BYTES {
+            self.recovered.spare = Some(number);
+        }
+        Ok(())
+    }
+
+    fn torn_bytes(&self, bytes: &[u8], number: u64, end: usize) -> Result<u64, RecoveryError> {
+        torn_bytes(bytes, number, end, self.recovered.end.sequence).map_err(|offset| {
+            let what =
+                format!("a sound frame at byte {offset} of segment {number} says that this was durable");
+            self.corrupt(self.recovered.end.offset, what)
+        })
+    }
+}
+
+/// Where records begin that no frame calls durable, to a block: all frames of a log would be too many to list.
+struct Unflushed {
+    witnessed: Sequence,
+    /// Oldest first.
+    blocks: VecDeque<Block>,
+}
+
+/// Frames that begin in the same [`BLOCK_BYTES`] of a segment.
+struct Block {
+    segment: u64,
+    /// Where the first of them begins.
+    offset: u64,
+    /// The last record of the last of them.
+    last: Sequence,
+}
+
+/// Written again at a start, if need be, as a whole.
+const BLOCK_BYTES: u64 = 1 << 16;
+
+impl Unflushed {
+    /// Takes note of a frame at `offset` of `segment`, which ends with record `last` and calls all up to `durable` durable.
+    fn add(&mut self, segment: u64, offset: u64, last: Sequence, durable: Sequence) {
+        self.witnessed = self.witnessed.max(durable);
+        while self.blocks.front().is_some_and(|block| block.last <= self.witnessed) {
+            self.blocks.pop_front();
+        }
+        if last <= self.witnessed {
+            return;
+        }
+        match self.blocks.back_mut() {
+            Some(block) if (block.segment, block.offset / BLOCK_BYTES) == (segment, offset / BLOCK_BYTES) => {
+                block.last = last;
+            }
+            _ => self.blocks.push_back(Block { segment, offset, last }),
+        }
+    }
+}
+
+/// The header must continue where the log has been read up to; else the inner error says why it does not.
+fn check_header(path: &Path, bytes: &[u8], at: &Place) -> Result<Result<(), String>, RecoveryError> {
     let header = match SegmentHeader::decode(bytes) {
         Ok(header) => header,
         Err(HeaderError::Version(found)) => {
             return Err(RecoveryError::Version { path: path.to_owned(), found });
         }
-        Err(HeaderError::Blank | HeaderError::Broken) => {
-            return Err(corrupt("its header is broken".to_owned()));
-        }
+        Err(HeaderError::Blank | HeaderError::Broken) => return Ok(Err("its header is broken".to_owned())),
     };
     if header.segment != at.segment {
-        return Err(corrupt(format!("its header is that of segment {}", header.segment)));
+        let what = format!("its header is that of segment {}", header.segment);
+        return Err(RecoveryError::Corrupt { path: path.to_owned(), offset: 0, what });
     }
     let follows = if at.offset == SEGMENT_HEADER_BYTES as u64 {
         header.first_sequence == at.sequence + 1 && header.chain == at.chain
@@ -237,14 +341,9 @@ fn check_header(path: &Path, bytes: &[u8], at: &Place) -> Result<(), RecoveryErr
         // A snapshot was taken in the middle of it.
         header.first_sequence <= at.sequence
     };
-    if !follows {
-        let text = format!(
-            "it begins with record {}, but what comes before ends with {}",
-            header.first_sequence, at.sequence
-        );
-        return Err(corrupt(text));
-    }
-    Ok(())
+    let (first, last) = (header.first_sequence, at.sequence);
+    let is_follower = || format!("it begins with record {first}, but what comes before ends with {last}");
+    Ok(follows.then_some(()).ok_or_else(is_follower))
 }
 
 /// Reads frames while they follow one another; tells where they end. A frame that passes its checksum and holds no
@@ -252,6 +351,7 @@ fn check_header(path: &Path, bytes: &[u8], at: &Place) -> Result<(), RecoveryErr
 fn read_frames(
     bytes: &[u8],
     recovered: &mut Recovered,
+    unflushed: &mut Unflushed,
     fold: &mut impl Fold,
 ) -> Result<usize, (usize, RecordError)> {
     let end = &mut recovered.end;
@@ -267,6 +367,7 @@ fn read_frames(
         }
         end.sequence += u64::from(frame.count);
         end.chain = frame.crc;
+        unflushed.add(end.segment, offset as u64, end.sequence, frame.durable);
         recovered.frames += 1;
         offset += frame.bytes;
     }

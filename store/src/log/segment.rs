@@ -1,13 +1,16 @@
 //! The log's files: `log-NNNNNNNNNNNNNNNN.espora`, each of [`SEGMENT_BYTES`], filled with zeros before use.
 //!
 //! A file that has its final size and blocks on disk makes a flush one write: no size, no extent has to be journalled.
-//! The next segment is prepared under the name `next.espora` and renamed into place, with the folder flushed, so that a
-//! name of a segment always stands for a whole one.
+//! A segment is made under another name, flushed, renamed, and the folder is flushed: the name of a segment always stands for
+//! a whole file. The next one is there long before it is begun ([`super::prepare`]); until then it is blank. To begin a
+//! segment, the deciding thread writes its header.
+//!
+//! Payments are for the owner of the log only: files have mode [`FILE_MODE`].
 
 use super::frame::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +22,10 @@ const _: () = assert!(SEGMENT_BYTES >= 2 * super::frame::FRAME_RECORDS_BYTES_MAX
 
 const PREFIX: &str = "log-";
 const SUFFIX: &str = ".espora";
-const NEXT: &str = "next.espora";
+const UNFINISHED: &str = "next.tmp";
+
+/// Mode of a file of the log.
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// A segment that is being written.
 #[derive(Debug)]
@@ -33,38 +39,18 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Begins a segment with this header, from a prepared file if there is one.
+    /// A segment that goes on at `position`.
+    pub(super) fn new(number: u64, file: File, position: u64) -> Self {
+        Self { number, file: Arc::new(file), position }
+    }
+
+    /// Begins a segment in a blank file. What is written before the next flush may be lost together with the header.
     ///
     /// # Errors
     /// What the system says; then nothing may be acknowledged any more.
-    pub fn begin(dir: &Path, header: &SegmentHeader) -> io::Result<Self> {
-        // The flushing thread may be about to put another file under the name of the next one: take it away first.
-        let ours = dir.join("begun.tmp");
-        match fs::rename(dir.join(NEXT), &ours) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fill(&ours)?,
-            renamed => renamed?,
-        }
-        let file = File::options().read(true).write(true).open(&ours)?;
+    pub(super) fn begin(file: File, header: &SegmentHeader) -> io::Result<Self> {
         file.write_all_at(&header.encode(), 0)?;
-        file.sync_data()?;
-        fs::rename(&ours, path(dir, header.segment))?;
-        File::open(dir)?.sync_all()?;
-        Ok(Self { number: header.segment, file: Arc::new(file), position: SEGMENT_HEADER_BYTES as u64 })
-    }
-
-    /// Goes on with a segment that recovery has read up to `position`, and clears what lies behind, unless it is blank
-    /// already: a stale frame there must never look like a continuation. What was read is on the disk then.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn resume(dir: &Path, number: u64, position: u64, is_blank_behind: bool) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).open(path(dir, number))?;
-        if !is_blank_behind || file.metadata()?.len() != SEGMENT_BYTES {
-            fill_with_zeros(&file, position, SEGMENT_BYTES)?;
-            file.set_len(SEGMENT_BYTES)?;
-        }
-        file.sync_all()?;
-        Ok(Self { number, file: Arc::new(file), position })
+        Ok(Self::new(header.segment, file, SEGMENT_HEADER_BYTES as u64))
     }
 
     /// Appends bytes; the caller has seen to it that they fit.
@@ -91,34 +77,61 @@ impl Segment {
     }
 }
 
-/// True when the file that the next segment will be is there.
-#[must_use]
-pub fn is_prepared(dir: &Path) -> bool {
-    dir.join(NEXT).exists()
-}
-
-/// Makes the file that the next segment will be. Does nothing when it is there.
+/// Makes the file of a segment that begins with `head` and goes on with zeros. When it returns, the file is on the disk under
+/// its name; if there was one before, it has taken its place.
 ///
 /// # Errors
-/// What the system says, a full disk among it.
-pub fn prepare(dir: &Path) -> io::Result<()> {
-    if is_prepared(dir) {
-        return Ok(());
-    }
-    let unfinished = dir.join("next.tmp");
-    if let Err(error) = fill(&unfinished) {
+/// What the system says, a full disk among it. A file that was there before is unchanged then.
+pub(super) fn create(dir: &Path, number: u64, head: &[u8]) -> io::Result<File> {
+    let unfinished = dir.join(UNFINISHED);
+    let created = fill(&unfinished, head).and_then(|file| {
+        fs::rename(&unfinished, path(dir, number))?;
+        flush_folder(dir)?;
+        Ok(file)
+    });
+    if created.is_err() {
         // On a full disk what was taken is given back: the snapshot that could help needs it.
         let _ = fs::remove_file(&unfinished);
-        return Err(error);
     }
-    fs::rename(unfinished, dir.join(NEXT))
+    created
 }
 
 /// Makes a file of a segment's size, all of it on disk.
-fn fill(path: &Path) -> io::Result<()> {
-    let file = File::create(path)?;
-    fill_with_zeros(&file, 0, SEGMENT_BYTES)?;
-    file.sync_all()
+fn fill(path: &Path, head: &[u8]) -> io::Result<File> {
+    let mut file =
+        File::options().create(true).truncate(true).read(true).write(true).mode(FILE_MODE).open(path)?;
+    file.write_all(head)?;
+    fill_with_zeros(&file, head.len() as u64, SEGMENT_BYTES)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Opens a segment that is there.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn open(dir: &Path, number: u64) -> io::Result<File> {
+    File::options().read(true).write(true).open(path(dir, number))
+}
+
+/// Has the names of files in `dir` flushed to the disk.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn flush_folder(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// True when segment `number` was begun: its header is not blank.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn is_begun(dir: &Path, number: u64) -> io::Result<bool> {
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    match File::open(path(dir, number))?.read_exact_at(&mut header, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+        read => read.map(|()| header.iter().any(|byte| *byte != 0)),
+    }
 }
 
 /// The numbers of the segments in `dir`, sorted.
@@ -149,7 +162,6 @@ pub fn path(dir: &Path, number: u64) -> PathBuf {
 
 fn fill_with_zeros(mut file: &File, from: u64, to: u64) -> io::Result<()> {
     const ZEROS: &[u8] = &[0; 1 << 16];
-    io::Seek::seek(&mut file, io::SeekFrom::Start(from))?;
     let mut left = to.saturating_sub(from);
     while left > 0 {
         let len = usize::try_from(left.min(ZEROS.len() as u64)).expect("at most the block");

@@ -19,7 +19,7 @@ use bytes::BufMut;
 use crc32fast::Hasher;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes of a snapshot's header.
@@ -69,7 +69,7 @@ pub fn write(dir: &Path, place: Place, frozen: &Frozen) -> io::Result<u64> {
     let unfinished = dir.join(UNFINISHED);
     let written = fill(&unfinished, place, frozen).and_then(|len| {
         fs::rename(&unfinished, path(dir, place.sequence))?;
-        File::open(dir)?.sync_all()?;
+        segment::flush_folder(dir)?;
         Ok(len)
     });
     if written.is_err() {
@@ -80,7 +80,8 @@ pub fn write(dir: &Path, place: Place, frozen: &Frozen) -> io::Result<u64> {
 }
 
 fn fill(unfinished: &Path, place: Place, frozen: &Frozen) -> io::Result<u64> {
-    let file = File::create(unfinished)?;
+    let mode = segment::FILE_MODE;
+    let file = File::options().create(true).truncate(true).write(true).mode(mode).open(unfinished)?;
     let mut out = Checked { inner: &file, hasher: Hasher::new(), len: 0 };
     out.write_all(&[0; SNAPSHOT_HEADER_BYTES])?;
     (out.hasher, out.len) = (Hasher::new(), 0);
