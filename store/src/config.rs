@@ -4,24 +4,16 @@
 //! that the process may use, unless it is given.
 
 use crate::core::CoreConfig;
+use crate::core::ledger::PAYMENTS_MOST;
 use crate::core::router::{DISPATCH_PER_S, LATE_PATIENCE_MS, OPEN_MAX, RouterConfig};
 use crate::log::Durability;
+use crate::memory::Memory;
 use crate::reconcile::comparison::Limits;
-use std::fs;
 use std::path::PathBuf;
 use ureq::http::{HeaderValue, Uri};
 use wire::frame::{Listing, Operation};
 use wire::trace::LogFlags;
 use wire::{Bounds, PaymentId, PerProcessor, Processor, Timestamp};
-
-/// Memory that one payment may take, in bytes, everything included (PERFORMANCE.md).
-const PAYMENT_BYTES: u64 = 64;
-
-/// Memory that the process needs besides payments: buffers, binary, the log's pages.
-const BASE_BYTES: u64 = 24 << 20;
-
-/// Payments remembered when nothing limits the memory.
-const PAYMENTS_MAX_UNLIMITED: u64 = 8 << 20;
 
 /// Eleven days: as good as for ever.
 const PATIENCE_MS_MAX: u64 = 1_000_000_000;
@@ -246,8 +238,9 @@ pub struct Config {
     #[arg(long, env = "SNAPSHOT_LOG_KIB", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(16..=1 << 30))]
     pub snapshot_log_kib: u64,
     /// Payments remembered between two purges; at this bound the answer is 503 [default: the container's memory limit less
-    /// 24 MiB, divided by 64 bytes, at least 1024 and at most 8388608, which is also the value without a limit]
-    #[arg(long, env = "PAYMENTS_MAX")]
+    /// 24 MiB, divided by 64 bytes, at least 1024 and at most 8388608, which is also the value without a limit]; at most
+    /// 92233720, whose sum in cents still fits into 64 bits
+    #[arg(long, env = "PAYMENTS_MAX", value_parser = clap::value_parser!(u64).range(1..=PAYMENTS_MOST))]
     pub payments_max: Option<u64>,
     /// Fee of the default processor, in percent
     #[arg(long, env = "FEE_DEFAULT", default_value_t = 5.0, value_parser = percent)]
@@ -284,10 +277,16 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 impl Config {
+    /// What fits into the memory of this process.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory::new(self.payments_max, wire::memory::limit())
+    }
+
     /// The settings of the core. `index_key` is drawn by the caller: the core knows no chance.
     #[must_use]
     pub fn core(&self, index_key: [u64; 2]) -> CoreConfig {
-        let payments_max = self.payments_max.unwrap_or_else(payments_max_by_memory);
+        let payments_max = self.memory().payments_max;
         let fee_percent = PerProcessor([self.fee_default, self.fee_fallback]);
         let reasoned = RouterConfig::for_fees(fee_percent, self.audit_margin_ms);
         CoreConfig {
@@ -304,17 +303,18 @@ impl Config {
     }
 }
 
-fn payments_max_by_memory() -> u64 {
-    memory_limit().map_or(PAYMENTS_MAX_UNLIMITED, |limit| {
-        (limit.saturating_sub(BASE_BYTES) / PAYMENT_BYTES).clamp(1_024, PAYMENTS_MAX_UNLIMITED)
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
 
-/// The memory limit of this control group, version 2 or 1, in bytes.
-fn memory_limit() -> Option<u64> {
-    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .iter()
-        .find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
-        // Version 1 says "no limit" with a number that no machine has.
-        .filter(|limit| *limit < 1 << 50)
+    #[test]
+    fn more_payments_than_a_sum_can_count_are_refused_with_the_range() {
+        let parse = |text: &str| Arguments::try_parse_from(["store", "--payments-max", text]);
+        assert_eq!(parse("92233720").unwrap().config.payments_max, Some(92_233_720));
+        for text in ["92233721", "1000000000000", "0"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains("--payments-max") && error.contains("1..=92233720"), "{error}");
+        }
+    }
 }

@@ -19,6 +19,7 @@ pub mod config;
 pub mod core;
 pub mod inspect;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod reconcile;
 pub mod server;

@@ -11,7 +11,7 @@ use store::ask::Asker;
 use store::config::{Arguments, Command, Config};
 use store::core::Core;
 use store::inspect;
-use store::log::{Durability, Log};
+use store::log::{Durability, Log, recovery};
 use store::reconcile;
 use store::server::{self, Server};
 use wire::socket;
@@ -52,11 +52,17 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let path = socket::store_path(&config.socket_dir);
     let (listener, _lock) = socket::bind(&path).context("SOCKET_DIR: cannot bind the store's socket")?;
     let mut core = Core::new(config.core(random_key()?), server::now());
+    let memory = config.memory();
+    let about = recovery::payments_about(&config.log_dir).unwrap_or(0);
+    memory.before_reading(about).iter().for_each(|warning| tracing::warn!("{warning}"));
     let started = Instant::now();
     let snapshot_log_bytes = config.snapshot_log_kib << 10;
     let (log, recovered) = Log::open(&config.log_dir, config.durability, snapshot_log_bytes, &mut core)?;
     if recovered.torn_bytes > 0 {
         tracing::warn!("the log had a torn tail: {} bytes were cut", recovered.torn_bytes);
+    }
+    if let Some(warning) = memory.after_reading(core.ledger().len_by_memory() as u64) {
+        tracing::warn!("{warning}");
     }
     let ahead_ms = core.issued_ahead_ms(server::now());
     if ahead_ms > CLOCK_AHEAD_MS {

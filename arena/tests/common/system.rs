@@ -202,6 +202,12 @@ impl System {
         self.until("the store is there again", |_| api.status("/health") == Some(200));
     }
 
+    /// The same with other arguments of the store.
+    pub(crate) fn restart_store_as(&mut self, store_args: Vec<&'static str>) {
+        self.setup.store_args = store_args;
+        self.restart_store();
+    }
+
     /// Ends an api in good order and starts the next one; the first is 0.
     pub(crate) fn restart_api(&mut self, index: usize) {
         self.apis[index].signal(Signal::SIGTERM);

@@ -68,6 +68,22 @@ impl<T> Chunked<T> {
 }
 
 impl<T: Clone> Chunked<T> {
+    /// Forgets all entries from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        while len <= self.chunks.len() * CHUNK_LEN
+            && let Some(chunk) = self.chunks.pop()
+        {
+            self.tail = Arc::unwrap_or_clone(chunk);
+        }
+        self.tail.truncate(len - self.chunks.len() * CHUNK_LEN);
+    }
+
+    /// True while a frozen copy lives that shares entries: to change those would double them.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.chunks.iter().any(|chunk| Arc::strong_count(chunk) > 1)
+    }
+
     /// A copy that stays as it is now, whatever happens to this one.
     #[must_use]
     pub fn freeze(&self) -> Self {
@@ -130,6 +146,23 @@ mod tests {
                 (len, len == 0, len.checked_sub(1))
             );
             assert!(array.iter().copied().eq(0..len) && (0..len).all(|at| array[at] == at), "{len} entries");
+        }
+    }
+
+    #[test]
+    fn a_shortened_array_is_one_that_never_was_longer() {
+        for len in [0, 1, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, 2 * CHUNK_LEN, 2 * CHUNK_LEN + 1] {
+            let mut array = Chunked::default();
+            array.extend(0..2 * CHUNK_LEN + 1);
+            let frozen = array.freeze();
+            assert!(array.is_shared());
+            array.truncate(len);
+            assert_eq!((array.len(), array.last().copied()), (len, len.checked_sub(1)));
+            array.push(7);
+            assert!(array[len] == 7 && array.iter().copied().take(len).eq(0..len), "{len} entries");
+            assert_eq!(frozen.len(), 2 * CHUNK_LEN + 1);
+            drop(frozen);
+            assert!(!array.is_shared());
         }
     }
 

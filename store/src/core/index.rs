@@ -11,6 +11,15 @@ use wire::PaymentId;
 /// Parts of the table. With a million payments one part holds 4,000, which move in some 50 us.
 const SHARDS: usize = 256;
 
+/// Memory of one place in the table, in bytes: an ordinal and a byte of hashbrown's own.
+const PLACE_BYTES: usize = size_of::<u32>() + 1;
+
+/// Memory of [`WORST_LEN`] ids in bytes, just after their part has doubled. A part is full at seven eighths of its places.
+pub(super) const WORST_BYTES: usize = 16 * PLACE_BYTES;
+
+/// Ids in 16 places just after a part has doubled.
+pub(super) const WORST_LEN: usize = 7;
+
 /// A hash table from id to ordinal.
 #[derive(Debug)]
 pub struct Index {

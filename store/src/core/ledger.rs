@@ -12,21 +12,24 @@
 //! verdict. The ledger changes only by [`Ledger::apply`], in operation and in recovery alike; what it decides
 //! (`judgement`), it decides from what was recorded.
 //!
-//! Memory: 32 bytes for a payment, 16 and 1.5 for its time in the summary, 6 to 12 in the index.
+//! Memory: 32 bytes for a payment, 16 and 1 for its time in the summary, 6 to 12 in the index, and an eighth of the
+//! summary for times under which nothing is charged: at most [`PAYMENT_BYTES`]. Payments in flight and tombstones take as much
+//! as several payments, and count as such against `payments_max`.
 
 mod books;
 mod judgement;
 pub mod snapshot;
 
 use super::chunked::Chunked;
-use super::index::Index;
+use super::index::{self, Index};
 use super::mutant::{self, Mutant};
 use super::queue::{Ordinal, Queue};
 use super::record::{Negative, Record, Terms};
-use super::summary::{Slot, Summary};
+use super::summary::{BLOCK_LEN, BLOCK_MEMORY_BYTES, Slot, Summary};
 pub use judgement::Subject;
 use std::collections::BTreeMap;
 use wire::frame::{AttemptId, Totals};
+use wire::money::AMOUNT_MAX;
 use wire::{Cents, PaymentId, PerProcessor, Processor, Timestamp};
 
 /// How many unanswered attempts one payment lists. Beyond it the oldest is taken as unanswerable: the payment stays
@@ -37,9 +40,59 @@ const UNANSWERED_MAX: usize = 16;
 /// calls.
 const DANGLING_MAX: usize = 65_536;
 
-/// Entries of the summary that nothing is charged under may be as many as the others, and so many more. Beyond that they
-/// are forgotten in one go, some 20 ms for a million: what a processor refuses again and again takes no memory for ever.
+/// So many entries of the summary are always allowed of which no payment is charged or in flight.
 const IDLE_SLOTS_MAX: usize = 1 << 16;
+
+/// Beyond them, one entry of so many. More are forgotten in one go, some 20 ms for a million: what a processor refuses
+/// again and again takes no memory for ever.
+const IDLE_SLOTS_SHARE: usize = 8;
+
+/// The most payments that a ledger can hold: the sum of so many amounts still fits into 64 bits.
+pub const PAYMENTS_MOST: u64 = i64::MAX.unsigned_abs() / AMOUNT_MAX.0.unsigned_abs();
+
+const _: () = assert!(PAYMENTS_MOST < NO_SLOT.0 as u64);
+
+/// The most memory that a payment takes, in bytes, everything included, at the worst mix of leases and the worst moment of
+/// the index.
+pub const PAYMENT_BYTES: usize = {
+    // Parts of a byte count, over a common denominator.
+    let summary = BLOCK_MEMORY_BYTES * IDLE_SLOTS_SHARE * index::WORST_LEN;
+    let over = BLOCK_LEN * (IDLE_SLOTS_SHARE - 1) * index::WORST_LEN;
+    let index = index::WORST_BYTES * BLOCK_LEN * (IDLE_SLOTS_SHARE - 1);
+    (size_of::<Payment>() + (summary + index).div_ceil(over)).next_multiple_of(8)
+};
+
+/// The goal of the project.
+const _: () = assert!(PAYMENT_BYTES <= 64);
+
+/// A payment in flight, or charged with another attempt without an answer, takes as much as so many more.
+const FLIGHT_PAYMENTS: usize = 3;
+
+/// A tombstone takes as much as so many payments.
+const TOMBSTONE_PAYMENTS: usize = 4;
+
+/// As much as so many payments is not counted: what is in flight while all goes well.
+pub const UNCOUNTED_PAYMENTS: usize = 1 << 13;
+
+/// Memory of an entry of a `BTreeMap` in bytes at its worst: 5 of 11 places in use, and a sixth of that for inner nodes.
+const fn btree_entry_bytes(entry: usize) -> usize {
+    (11 * entry + 16) / 5 * 7 / 6
+}
+
+/// The least that the allocator gives for the list of a flight's attempts.
+const ATTEMPTS_BYTES: usize = 32;
+
+/// When the core last asked for a payment, and its place in a list of those that wait.
+const FLIGHT_NOTES_BYTES: usize = btree_entry_bytes(size_of::<(Ordinal, u64)>()) / 2;
+
+const _: () = assert!(
+    btree_entry_bytes(size_of::<(Ordinal, Flight)>()) + ATTEMPTS_BYTES + FLIGHT_NOTES_BYTES
+        <= FLIGHT_PAYMENTS * PAYMENT_BYTES
+);
+const _: () = assert!(
+    btree_entry_bytes(size_of::<(PaymentId, Tombstone)>()) + ATTEMPTS_BYTES
+        <= TOMBSTONE_PAYMENTS * PAYMENT_BYTES
+);
 
 /// What our durable evidence says about one processor: `verdict(id, P)` in MONEY.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +255,7 @@ impl Ledger {
     pub fn new(payments_max: usize, key: [u64; 2]) -> Self {
         Self {
             payments: Chunked::default(),
-            payments_max: payments_max.min(u32::MAX as usize - 1),
+            payments_max: payments_max.min(usize::try_from(PAYMENTS_MOST).unwrap_or(usize::MAX)),
             index: Index::new(key),
             queue: Queue::default(),
             summary: Summary::default(),
@@ -241,6 +294,21 @@ impl Ledger {
     #[must_use]
     pub fn len(&self) -> usize {
         self.payments.len()
+    }
+
+    /// How many payments fit into the memory that everything takes here: those that are remembered, and what is in flight or
+    /// left by a purge.
+    #[must_use]
+    pub fn len_by_memory(&self) -> usize {
+        let flights = self.flights.len() + self.dangling.len();
+        let others = flights * FLIGHT_PAYMENTS + self.tombstones.len() * TOMBSTONE_PAYMENTS;
+        self.payments.len() + others.saturating_sub(UNCOUNTED_PAYMENTS)
+    }
+
+    /// Payments that may be remembered, by memory.
+    #[must_use]
+    pub fn payments_max(&self) -> usize {
+        self.payments_max
     }
 
     /// True after a start without a log, and after a purge.
@@ -456,23 +524,27 @@ impl Ledger {
     }
 
     fn compact_summary(&mut self) {
-        let uncharged = self.summary.uncharged_len();
-        if uncharged <= self.flights.len() + IDLE_SLOTS_MAX || uncharged * 2 <= self.summary.len() {
+        let idle = self.summary.uncharged_len().saturating_sub(self.flights.len());
+        let is_due = idle > IDLE_SLOTS_MAX && idle * IDLE_SLOTS_SHARE > self.summary.len();
+        // A snapshot that is being written would cost a copy of everything that moves. It takes seconds.
+        if !is_due || self.summary.is_shared() {
             return;
         }
-        let mut kept = vec![false; self.summary.len()];
         let in_flight = self.flights.keys().map(|ordinal| &self.payments[ordinal.0 as usize]);
         // An operator may find that one of these was charged.
         let claimed =
             self.payments.iter().filter(|payment| payment.standing == Standing::Dead && payment.claims != 0);
-        for slot in in_flight.chain(claimed).map(|payment| payment.slot).filter(|slot| *slot != NO_SLOT) {
-            kept[slot.0 as usize] = true;
-        }
-        let moved = self.summary.compact(|slot| kept[slot.0 as usize]);
+        let slots = in_flight.chain(claimed).map(|payment| payment.slot);
+        let mut kept: Vec<Slot> = slots.filter(|slot| *slot != NO_SLOT).collect();
+        kept.sort_unstable();
+        let moved = self.summary.compact(&kept);
         for at in 0..self.payments.len() {
             let slot = self.payments[at].slot;
             if slot != NO_SLOT {
-                self.payments[at].slot = moved[slot.0 as usize].unwrap_or(NO_SLOT);
+                let new_slot = moved.new_slot(slot).unwrap_or(NO_SLOT);
+                if new_slot != slot {
+                    self.payments[at].slot = new_slot;
+                }
             }
         }
     }

@@ -19,7 +19,7 @@
 use super::frame::{self, FORMAT_VERSION, Frame, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, Sequence};
 use super::segment;
 use super::snapshot::{self, Place, Snapshot, SnapshotError};
-use crate::core::ledger::snapshot::Fold;
+use crate::core::ledger::snapshot::{BYTES_PER_PAYMENT, Fold};
 use crate::core::record::{Record, RecordError};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -97,9 +97,7 @@ pub fn recover(dir: &Path, fold: &mut impl Fold) -> Result<Recovered, RecoveryEr
     let (place, snapshot_bytes) = (thawed.map(|(place, _)| place), thawed.map_or(0, |(_, bytes)| bytes));
     let mut numbers = segment::list(dir).map_err(io_error)?;
     numbers.retain(|number| *number >= place.map_or(0, |place| place.segment));
-    let begun = numbers.iter().filter(|number| segment::is_begun(dir, **number).unwrap_or(true)).count();
-    let full = begun.saturating_sub(1) as u64 * segment::SEGMENT_BYTES;
-    fold.expect(usize::try_from(full / PAYMENT_RECORDS_BYTES).unwrap_or(usize::MAX));
+    fold.expect(usize::try_from(payments_in(dir, &numbers)).unwrap_or(usize::MAX));
     let recovered = recover_segments(place, &mut Folder { dir, numbers, buffer: Vec::new() }, fold)?;
     if let (Some(place), true) = (place, recovered.is_new) {
         let path = segment::path(dir, place.segment);
@@ -107,6 +105,23 @@ pub fn recover(dir: &Path, fold: &mut impl Fold) -> Result<Recovered, RecoveryEr
         return Err(RecoveryError::Corrupt { path, offset: 0, what });
     }
     Ok(Recovered { snapshot_bytes, ..recovered })
+}
+
+/// About how many payments the log in `dir` holds, without reading it.
+///
+/// # Errors
+/// What the system says.
+pub fn payments_about(dir: &Path) -> io::Result<u64> {
+    let newest = snapshot::list(dir)?.pop().map(|sequence| snapshot::path(dir, sequence));
+    let snapshot_bytes = newest.map_or(Ok(0), |path| std::fs::metadata(path).map(|file| file.len()))?;
+    let numbers = segment::list(dir)?;
+    Ok(snapshot_bytes / BYTES_PER_PAYMENT as u64 + payments_in(dir, &numbers))
+}
+
+/// About how many payments are in the full segments among these.
+fn payments_in(dir: &Path, numbers: &[u64]) -> u64 {
+    let begun = numbers.iter().filter(|number| segment::is_begun(dir, **number).unwrap_or(true)).count();
+    begun.saturating_sub(1) as u64 * segment::SEGMENT_BYTES / PAYMENT_RECORDS_BYTES
 }
 
 fn thaw(dir: &Path, path: &Path, fold: &mut impl Fold) -> Result<(Place, u64), RecoveryError> {

@@ -30,7 +30,7 @@ impl Ledger {
             (Some(same), _) if same == cents => Accepted::Duplicate,
             (Some(_), _) => Accepted::Mismatch,
             (None, Some(tombstone)) if tombstone.cents != cents => Accepted::Mismatch,
-            _ if self.payments.len() >= self.payments_max => Accepted::Full,
+            _ if self.len_by_memory() >= self.payments_max => Accepted::Full,
             _ => Accepted::Recorded,
         }
     }
