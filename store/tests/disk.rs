@@ -289,3 +289,15 @@ fn damage_is_refused_when_a_later_segment_says_that_it_was_durable() {
         assert!(error.to_string().contains("says that this was durable"), "{error}");
     }
 }
+
+#[test]
+fn a_start_gives_what_it_has_flushed_a_witness() {
+    let dir = TempDir::new().unwrap();
+    let mut log = open(dir.path(), Durability::Process);
+    append(&mut log, 3);
+    append(&mut log, 2);
+    // The log is as a killed process leaves it, and the start after that adds nothing else.
+    drop(log);
+    drop(open(dir.path(), Durability::Process));
+    assert_last_group_has_a_witness(dir.path());
+}

@@ -124,7 +124,7 @@ impl Log {
             return Ok((Self { durability, disk: None, sequence: 0 }, Recovered::default()));
         }
         let io_error = |source| OpenError::Io { dir: dir.to_owned(), source };
-        fs::create_dir_all(dir).map_err(io_error)?;
+        make_folder(dir).map_err(io_error)?;
         let lock = wire::socket::lock(&dir.join("log.lock")).map_err(io_error)?;
         let recovered = recovery::recover(dir, fold)?;
         let Place { sequence, chain, .. } = recovered.end;
@@ -348,6 +348,16 @@ impl Disk {
         tracing::warn!("cannot write a snapshot: {error}; the log goes on growing. Make room in LOG_DIR");
         self.snapshot_retry_bytes = self.grown_bytes() + SEGMENT_BYTES;
     }
+}
+
+/// Makes the log's folder if there is none. Its name is on the disk then, like those of the files in it.
+fn make_folder(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    segment::flush_folder(parent.unwrap_or(Path::new(".")))
 }
 
 /// Has the segment after `segment` prepared. Where little is left of that one, a start waits for it once, lest it refuses

@@ -22,7 +22,7 @@ use std::path::Path;
 /// What the system says: then the store must not serve.
 pub(super) fn resume(dir: &Path, recovered: &Recovered) -> io::Result<(Segment, Option<File>)> {
     restrict(dir)?;
-    let end = recovered.end;
+    let (end, mut spare) = (recovered.end, recovered.spare);
     let (first, offset) = recovered.unflushed.unwrap_or((end.segment, end.offset));
     for number in first..end.segment {
         let file = segment::open(dir, number)?;
@@ -31,14 +31,18 @@ pub(super) fn resume(dir: &Path, recovered: &Recovered) -> io::Result<(Segment, 
     let mut file = segment::open(dir, end.segment)?;
     if recovered.torn_bytes > 0 || file.metadata()?.len() != SEGMENT_BYTES {
         let sound = read(&file, 0, end.offset)?;
-        file = segment::create(dir, end.segment, &sound)?;
+        file = match spare.take() {
+            // A full disk may have no room for another file.
+            Some(spare) => segment::replace(dir, spare, end.segment, &sound)?,
+            None => segment::create(dir, end.segment, &sound)?,
+        };
     } else {
         write_again(&file, if end.segment == first { offset } else { 0 }, end.offset)?;
     }
     remove_behind(dir, recovered)?;
     // The names of the segments, too, may be known to the page cache only.
     segment::flush_folder(dir)?;
-    let spare = recovered.spare.map(|number| segment::open(dir, number)).transpose()?;
+    let spare = spare.map(|number| segment::open(dir, number)).transpose()?;
     Ok((Segment::new(end.segment, file, end.offset), spare))
 }
 

@@ -96,6 +96,21 @@ pub(super) fn create(dir: &Path, number: u64, head: &[u8]) -> io::Result<File> {
     created
 }
 
+/// Puts the blank segment `spare` in the place of segment `number`, with `head` at its beginning.
+///
+/// # Errors
+/// What the system says. The segment is unchanged then.
+pub(super) fn replace(dir: &Path, spare: u64, number: u64, head: &[u8]) -> io::Result<File> {
+    let unfinished = dir.join(UNFINISHED);
+    fs::rename(path(dir, spare), &unfinished)?;
+    let file = File::options().read(true).write(true).open(&unfinished)?;
+    file.write_all_at(head, 0)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path(dir, number))?;
+    flush_folder(dir)?;
+    Ok(file)
+}
+
 /// Makes a file of a segment's size, all of it on disk.
 fn fill(path: &Path, head: &[u8]) -> io::Result<File> {
     let mut file =
