@@ -5,7 +5,7 @@ use store::core::ledger::{Ledger, PAYMENT_BYTES, UNCOUNTED_PAYMENTS};
 use store::core::queue::Ordinal;
 use store::core::record::{Negative, Record, Terms};
 use wire::frame::Accepted;
-use wire::{Cents, PaymentId, Processor};
+use wire::{Cents, PaymentId, Processor, Timestamp};
 
 /// So many that each part of the index has just doubled, which is when it is emptiest.
 const PAYMENTS: u32 = 950_000;
@@ -54,6 +54,19 @@ fn a_payment_takes_what_is_said_at_the_worst_mix_of_leases() {
     let each = (peak_bytes() - before).saturating_sub(FIXED_BYTES) as f64 / f64::from(PAYMENTS);
     println!("{each:.1} bytes a payment, {PAYMENT_BYTES} are said");
     assert!(each <= PAYMENT_BYTES as f64, "{each:.1} bytes a payment");
+}
+
+#[test]
+fn rows_that_were_adopted_from_a_processor_count_as_well() {
+    let mut ledger = Ledger::new(usize::MAX, [1, 2]);
+    for number in 0..10_000 {
+        ledger.apply(&Record::Accepted { id: PaymentId(u128::from(number)), cents: Cents(1990) });
+        let ordinal = Ordinal(number);
+        lease(&mut ledger, ordinal, u64::from(number));
+        let terms = Terms::Theirs { requested_at: Timestamp::from_ms(u64::from(number)), cents: Cents(1990) };
+        ledger.apply(&Record::Charged { ordinal, processor: Processor::Default, terms });
+    }
+    assert_eq!(ledger.len_by_memory(), 10_000 + 10_000 - UNCOUNTED_PAYMENTS);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use super::index::{self, Index};
 use super::mutant::{self, Mutant};
 use super::queue::{Ordinal, Queue};
 use super::record::{Negative, Record, Terms};
-use super::summary::{BLOCK_LEN, BLOCK_MEMORY_BYTES, Slot, Summary};
+use super::summary::{BLOCK_LEN, BLOCK_MEMORY_BYTES, FOREIGN_MEMORY_BYTES, Slot, Summary};
 pub use judgement::Subject;
 use std::collections::BTreeMap;
 use wire::frame::{AttemptId, Totals};
@@ -70,6 +70,8 @@ const FLIGHT_PAYMENTS: usize = 3;
 
 /// A tombstone takes as much as so many payments.
 const TOMBSTONE_PAYMENTS: usize = 4;
+
+const _: () = assert!(2 * FOREIGN_MEMORY_BYTES <= PAYMENT_BYTES);
 
 /// As much as so many payments is not counted: what is in flight while all goes well.
 pub const UNCOUNTED_PAYMENTS: usize = 1 << 13;
@@ -296,12 +298,14 @@ impl Ledger {
         self.payments.len()
     }
 
-    /// How many payments fit into the memory that everything takes here: those that are remembered, and what is in flight or
-    /// left by a purge.
+    /// How many payments fit into the memory that everything takes here: those that are remembered, and what is in flight, adopted
+    /// from a processor or left by a purge.
     #[must_use]
     pub fn len_by_memory(&self) -> usize {
         let flights = self.flights.len() + self.dangling.len();
         let others = flights * FLIGHT_PAYMENTS + self.tombstones.len() * TOMBSTONE_PAYMENTS;
+        // A row of a processor's own takes at most as much as one more payment.
+        let others = others + self.summary.foreign_len();
         self.payments.len() + others.saturating_sub(UNCOUNTED_PAYMENTS)
     }
 

@@ -42,6 +42,9 @@ const TIME_BITS: u32 = 62;
 /// Memory of [`BLOCK_LEN`] entries, with their node of the tree, in bytes.
 pub(super) const BLOCK_MEMORY_BYTES: usize = BLOCK_LEN * size_of::<Entry>() + size_of::<Node>();
 
+/// Memory of a charge outside the order in bytes; a list that has just grown has room for twice as many.
+pub(super) const FOREIGN_MEMORY_BYTES: usize = size_of::<Foreign>();
+
 /// Bytes of an entry in a snapshot.
 const ENTRY_BYTES: usize = 16;
 
@@ -289,6 +292,11 @@ impl Summary {
             summary.charge_foreign(requested_at, processor, fields.cents()?, fields.ordinal()?);
         }
         Some(summary)
+    }
+
+    /// Charges under a time that stands outside the order of issue.
+    pub(super) fn foreign_len(&self) -> usize {
+        self.foreign.len()
     }
 
     /// How many entries there are, charged or not.
