@@ -4,10 +4,10 @@ use anyhow::{Context, ensure};
 use api::config::{Arguments, Command, Config};
 use api::server;
 use bytes::Bytes;
-use clap::Parser;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyperlocal::{UnixClientExt, Uri};
+use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::LocalRuntime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,8 +16,11 @@ use wire::{handoff, socket};
 /// How long a health check waits for an answer.
 const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    wire::trace::end(run(wire::config::parse()))
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
     wire::trace::start(&arguments.log_flags).map_err(anyhow::Error::msg)?;
     let runtime: LocalRuntime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use wire::edge::Edge;
-use wire::metrics::{Snapshot, plain};
+use wire::metrics::{LOG_LINES_DROPPED, Snapshot, plain};
 
 /// Counts of this process.
 pub struct Metrics {
@@ -34,6 +34,8 @@ impl Metrics {
         let label = |status: &u16| vec![("api", self.name.clone()), ("status", status.to_string())];
         let replies = self.replies.borrow().iter().map(|(status, count)| (label(status), *count)).collect();
         snapshot.counter("replies", "Answers by status", replies);
+        let dropped = vec![(vec![("api", self.name.clone())], wire::stderr::dropped())];
+        snapshot.counter("log_lines_dropped", LOG_LINES_DROPPED, dropped);
         snapshot.gauge("connections", "Client connections", plain(self.edge.len() as u64));
         snapshot.gauge(
             "handed_off",

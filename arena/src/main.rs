@@ -7,20 +7,18 @@
 use anyhow::Context;
 use arena::config::{Arguments, Command};
 use arena::{bench, chaos, fight, lab, processor, profile, simulate, up};
-use clap::{Parser, ValueEnum};
+use clap::ValueEnum;
 use std::process::ExitCode;
 use tokio::runtime::{Builder, LocalOptions};
 use wire::trace::LogFlags;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("arena: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let code = run(wire::config::parse()).unwrap_or_else(|error| {
+        wire::stderr::say(&format!("arena: {error:#}"));
+        ExitCode::FAILURE
+    });
+    wire::stderr::flush();
+    code
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {

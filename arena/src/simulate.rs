@@ -83,7 +83,9 @@ thread_local!(static SEED: Cell<u64> = const { Cell::new(0) });
 pub fn simulate(args: &SimulateArgs) -> anyhow::Result<ExitCode> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        eprintln!("seed {} fails an assertion; see it with: arena simulate --tell {0}", SEED.get());
+        let seed = SEED.get();
+        let text = format!("seed {seed} fails an assertion; see it with: arena simulate --tell {seed}");
+        wire::stderr::say(&text);
         hook(panic);
     }));
     if let Some(seed) = args.tell {

@@ -50,7 +50,7 @@ impl Terminal {
         if self.is_interactive {
             let _ = self.bars.println(text);
         } else {
-            eprintln!("{}", text.as_ref());
+            wire::stderr::say(text.as_ref());
         }
     }
 

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use clap::Parser;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyperlocal::{UnixClientExt, Uri};
@@ -10,6 +9,7 @@ use lb::config::{Arguments, Command, Config};
 use lb::server;
 use lb::takeover::Start;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::LocalRuntime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,8 +18,11 @@ use wire::socket;
 /// How long a health check waits for an answer.
 const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    wire::trace::end(run(wire::config::parse()))
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
     wire::trace::start(&arguments.log_flags).map_err(anyhow::Error::msg)?;
     let runtime: LocalRuntime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::forward::Forward;
 use crate::handoff::HandOff;
 use wire::edge::Edge;
-use wire::metrics::{Sample, Snapshot, plain};
+use wire::metrics::{LOG_LINES_DROPPED, Sample, Snapshot, plain};
 
 /// All numbers of mode hand-off, as Prometheus text.
 #[must_use]
@@ -18,6 +18,7 @@ pub fn of_hand_off(hand_off: &HandOff) -> String {
     snapshot.counter("moved", "Clients that went on with another api", plain(counts.moved));
     snapshot.counter("reset", "Clients reset because their api had ended", plain(counts.reset));
     snapshot.counter("unavailable", "Answers 503 of the balancer itself", plain(counts.refused));
+    snapshot.counter("log_lines_dropped", LOG_LINES_DROPPED, plain(wire::stderr::dropped()));
     snapshot.gauge("held", "Clients that an api has", held);
     snapshot.gauge("connections", "Client connections", plain(hand_off.len() as u64));
     snapshot.render("lb")
@@ -45,6 +46,7 @@ pub fn of_forward(forward: &Forward, clients: &Edge) -> String {
     snapshot.counter("retries", "Requests sent a second time", plain(retries));
     snapshot.counter("unavailable", "Answers 503 of the balancer itself", plain(unavailable));
     snapshot.counter("unknown", "Answers 504 of the balancer itself", plain(unknown));
+    snapshot.counter("log_lines_dropped", LOG_LINES_DROPPED, plain(wire::stderr::dropped()));
     snapshot.gauge(
         "in_flight",
         "Requests without an answer",

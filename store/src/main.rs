@@ -1,10 +1,9 @@
 //! Starts the store: arguments, log, socket, signals; then [`store::server`] serves until it is told to end.
 
 use anyhow::Context;
-use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 use store::ask::Asker;
@@ -19,12 +18,15 @@ use wire::socket;
 /// A clock that is so far behind what was issued is worth a line at the start, in milliseconds.
 const CLOCK_AHEAD_MS: u64 = 1_000;
 
-fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    wire::trace::end(run(wire::config::parse()))
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     wire::trace::start(&arguments.log_flags).map_err(anyhow::Error::msg)?;
     match arguments.command {
         None => serve(&arguments.config)?,
-        Some(Command::Check { dir }) => print!("{}", inspect::check(&dir)?),
+        Some(Command::Check { dir }) => write!(io::stdout(), "{}", inspect::check(&dir)?)?,
         Some(Command::Dump { dir }) => inspect::dump(&dir, &mut io::stdout().lock())?,
         Some(Command::Reconcile(settings)) => {
             return Ok(reconcile::run(&settings, Asker::connect(&arguments.config.socket_dir)));

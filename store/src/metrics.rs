@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use wire::Processor;
-use wire::metrics::{Sample, Snapshot, plain};
+use wire::metrics::{LOG_LINES_DROPPED, Sample, Snapshot, plain};
 
 /// Texts that wait to be made: as many as apis and operators that ask at once, and few enough to cost no memory.
 const WAITING_MAX: usize = 64;
@@ -105,6 +105,7 @@ fn count(snapshot: &mut Snapshot, core: &Core, log: &Log) {
     snapshot.counter("operations", "What operators decided", plain(counters.operations));
     snapshot.counter("log_records", "Records appended since the log began", plain(log.appended()));
     snapshot.counter("log_snapshots", "Snapshots written", plain(log.snapshots()));
+    snapshot.counter("log_lines_dropped", LOG_LINES_DROPPED, plain(wire::stderr::dropped()));
 }
 
 fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {

@@ -11,6 +11,9 @@ use std::fmt;
 /// The last line of every text.
 const END: &str = "# EOF\n";
 
+/// What each process says of the lines that [`crate::stderr::dropped`] counts.
+pub const LOG_LINES_DROPPED: &str = "Log lines that standard error did not take";
+
 /// One number with its labels.
 pub type Sample = (Vec<(&'static str, String)>, u64);
 

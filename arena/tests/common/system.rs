@@ -4,16 +4,18 @@
 use super::client::Way;
 use super::get;
 use super::processors::Processors;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 use std::fs::File;
+use std::io::{PipeReader, Write, pipe};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command, Stdio};
+use std::process::{self, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,6 +51,39 @@ pub(crate) struct Setup {
     /// Descriptors that each balancer, and each api, may have; as many as this process when there is no number.
     pub(crate) lb_descriptors: Option<u64>,
     pub(crate) api_descriptors: Option<u64>,
+    /// What every process has as standard error.
+    pub(crate) stderr: Stderr,
+}
+
+/// The standard error of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stderr {
+    /// The log file, as standard output.
+    Log,
+    /// `/dev/full`: no write succeeds.
+    Full,
+    /// A pipe without a reader: no write succeeds.
+    Closed,
+    /// A full pipe whose reader never reads: every write blocks.
+    Unread,
+}
+
+impl Stderr {
+    /// What a process gets, and what must stay open as long as it lives.
+    fn open(self, log: File) -> (Stdio, Option<PipeReader>) {
+        match self {
+            Self::Log => (log.into(), None),
+            Self::Full => (File::options().write(true).open("/dev/full").expect("a device").into(), None),
+            Self::Closed => (pipe().expect("a pipe").1.into(), None),
+            Self::Unread => {
+                let (reader, mut writer) = pipe().expect("a pipe");
+                fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("it can be set");
+                while writer.write(&[b'.'; 4_096]).is_ok() {}
+                fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).expect("it can be set");
+                (writer.into(), Some(reader))
+            }
+        }
+    }
 }
 
 impl Default for Setup {
@@ -61,6 +96,7 @@ impl Default for Setup {
             lb_args: Vec::new(),
             lb_descriptors: None,
             api_descriptors: None,
+            stderr: Stderr::Log,
         }
     }
 }
@@ -285,15 +321,25 @@ pub(crate) struct Process {
     name: String,
     child: process::Child,
     log: PathBuf,
+    _unread: Option<PipeReader>,
 }
 
 impl Process {
-    fn spawn(dir: &Path, name: &str, program: &str, args: &[String], descriptors: Option<u64>) -> Self {
+    /// Starts `program` of [`binaries`], with its output in `NAME.log` of `dir`.
+    pub(crate) fn spawn(
+        dir: &Path,
+        name: &str,
+        program: &str,
+        args: &[String],
+        descriptors: Option<u64>,
+        stderr: Stderr,
+    ) -> Self {
         let log_path = dir.join(format!("{name}.log"));
         let log = File::options().create(true).append(true).open(&log_path).expect("a log");
         let mut command = Command::new(binaries().join(program));
         command.args(args).env_clear().stdin(Stdio::null());
-        command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
+        let (stderr, unread) = stderr.open(log.try_clone().expect("a descriptor"));
+        command.stdout(log).stderr(stderr);
         let parent = Pid::this();
         let tie = move || {
             set_pdeathsig(Signal::SIGKILL)?;
@@ -305,7 +351,7 @@ impl Process {
         // SAFETY: between fork and exec only prctl, setrlimit and getppid are called, and nothing is allocated.
         unsafe { command.pre_exec(tie) };
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
-        Self { name: name.into(), child, log: log_path }
+        Self { name: name.into(), child, log: log_path, _unread: unread }
     }
 
     /// Its number.
@@ -349,6 +395,24 @@ impl Process {
         self.child.wait().expect("it is ours");
     }
 
+    /// How it ended, if it ended by itself within this time.
+    pub(crate) fn wait_for(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let status = self.child.try_wait().expect("it is ours");
+            if status.is_some() || Instant::now() >= deadline {
+                return status;
+            }
+            thread::sleep(LOOK_PAUSE);
+        }
+    }
+
+    /// Ends it with SIGTERM and tells how it ended.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.child.wait().expect("it is ours")
+    }
+
     /// Kills it and waits for its end.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
@@ -366,7 +430,7 @@ fn spawn_store(dir: &Path, setup: &Setup) -> Process {
     let log_dir = dir.join(LOG_DIR);
     let durability = Path::new(if setup.is_flushed { "always" } else { "process" });
     let args = [("--socket-dir", dir), ("--log-dir", &log_dir), ("--durability", durability)];
-    Process::spawn(dir, "store", "store", &arguments(&args, &setup.store_args), None)
+    Process::spawn(dir, "store", "store", &arguments(&args, &setup.store_args), None, setup.stderr)
 }
 
 fn spawn_api(
@@ -386,7 +450,8 @@ fn spawn_api(
         ("--processor-default-url", Path::new(&urls[Processor::Default])),
         ("--processor-fallback-url", Path::new(&urls[Processor::Fallback])),
     ];
-    Process::spawn(dir, &name, "api", &arguments(&args, &setup.api_args), setup.api_descriptors)
+    let args = arguments(&args, &setup.api_args);
+    Process::spawn(dir, &name, "api", &args, setup.api_descriptors, setup.stderr)
 }
 
 /// The folder of a second balancer, with the control sockets of the apis in it.
@@ -407,7 +472,8 @@ fn spawn_lb(dir: &Path, setup: &Setup, backends: &str, mode: &str, addr: SocketA
         ("--backends", Path::new(backends)),
         ("--mode", Path::new(mode)),
     ];
-    Process::spawn(dir, "lb", "lb", &arguments(&args, &setup.lb_args), setup.lb_descriptors)
+    let args = arguments(&args, &setup.lb_args);
+    Process::spawn(dir, "lb", "lb", &args, setup.lb_descriptors, setup.stderr)
 }
 
 fn arguments(flags: &[(&str, &Path)], more: &[&str]) -> Vec<String> {

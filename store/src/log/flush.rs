@@ -137,5 +137,6 @@ pub fn end_process(what: &str, error: &io::Error) -> ! {
     tracing::error!(
         "the log failed to {what}: {error}; the store ends, because nobody knows what the disk holds now"
     );
+    wire::stderr::flush();
     std::process::exit(74)
 }
