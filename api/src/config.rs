@@ -2,6 +2,7 @@
 
 use hyper::http::uri::{Authority, Scheme, Uri};
 use std::path::PathBuf;
+use wire::secret::Secret;
 use wire::trace::LogFlags;
 
 /// Espora's api: takes payments over HTTP, and makes the calls to the processors
@@ -48,8 +49,8 @@ pub struct Config {
     #[arg(long, env = "PURGE", value_enum, default_value_t = Purge::Off)]
     pub purge: Purge,
     /// With PURGE=token: what the header X-Rinha-Token must say
-    #[arg(long, env = "PURGE_TOKEN", required_if_eq("purge", "token"), hide_env_values = true)]
-    pub purge_token: Option<String>,
+    #[arg(long, env = "PURGE_TOKEN", required_if_eq("purge", "token"), hide_env_values = true, value_parser = Secret::parse)]
+    pub purge_token: Option<Secret>,
     /// Connections that are served at a time; more get 503
     #[arg(long, env = "CONNECTIONS_MAX", default_value_t = wire::edge::CONNECTIONS_MAX_DEFAULT)]
     pub connections_max: usize,

@@ -14,19 +14,20 @@ use wire::Processor;
 use wire::edge::{Reply, Request};
 use wire::frame::{Accepted, FromStore, Totals};
 use wire::metrics;
+use wire::secret::Secret;
 
 /// Everything that an endpoint needs.
 pub struct Routes {
     link: Rc<Link>,
     metrics: Rc<Metrics>,
     purge: Purge,
-    purge_token: Option<String>,
+    purge_token: Option<Secret>,
 }
 
 impl Routes {
     /// The endpoints over this link.
     #[must_use]
-    pub fn new(link: Rc<Link>, metrics: Rc<Metrics>, purge: Purge, purge_token: Option<String>) -> Self {
+    pub fn new(link: Rc<Link>, metrics: Rc<Metrics>, purge: Purge, purge_token: Option<Secret>) -> Self {
         Self { link, metrics, purge, purge_token }
     }
 
@@ -88,7 +89,7 @@ impl Routes {
     }
 
     async fn purge(&self, request: &Request) -> Reply {
-        if self.purge == Purge::Token && !is_token(request.token.as_ref(), self.purge_token.as_deref()) {
+        if self.purge == Purge::Token && !is_token(request.token.as_ref(), self.purge_token.as_ref()) {
             return Reply::error(StatusCode::UNAUTHORIZED, "bad_token", "send the token in X-Rinha-Token");
         }
         match self.link.ask(Ask::Purge).await {
@@ -171,13 +172,8 @@ fn is_json(content_type: &HeaderValue) -> bool {
         && parts.all(is_utf8)
 }
 
-/// Compares without telling by its time how much of a guess was right.
-fn is_token(given: Option<&HeaderValue>, expected: Option<&str>) -> bool {
-    let (Some(given), Some(expected)) = (given, expected) else {
-        return false;
-    };
-    let (given, expected) = (given.as_bytes(), expected.as_bytes());
-    given.len() == expected.len() && given.iter().zip(expected).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+fn is_token(given: Option<&HeaderValue>, expected: Option<&Secret>) -> bool {
+    given.zip(expected).is_some_and(|(given, expected)| expected.is(given.as_bytes()))
 }
 
 fn refuse(error: PaymentError) -> Reply {
@@ -244,11 +240,12 @@ mod tests {
 
     #[test]
     fn only_the_whole_token_is_the_token() {
+        let secret = |text| Secret::parse(text).unwrap();
         let given = HeaderValue::from_static("secret");
-        assert!(is_token(Some(&given), Some("secret")));
-        assert!(!is_token(Some(&given), Some("secreT")));
-        assert!(!is_token(Some(&given), Some("secret1")));
-        assert!(!is_token(None, Some("secret")));
+        assert!(is_token(Some(&given), Some(&secret("secret"))));
+        assert!(!is_token(Some(&given), Some(&secret("secreT"))));
+        assert!(!is_token(Some(&HeaderValue::from_static("")), Some(&secret("secret"))));
+        assert!(!is_token(None, Some(&secret("secret"))));
         assert!(!is_token(Some(&given), None));
     }
 }

@@ -15,6 +15,7 @@ use crate::plan::Choice;
 use crate::processor::ProcessorsArgs;
 use crate::profile::ProfileArgs;
 use crate::simulate::SimulateArgs;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -214,7 +215,7 @@ pub struct FightArgs {
     #[arg(long, value_name = "URL", default_value = "http://localhost:8002", requires = "target")]
     pub processor_fallback: Url,
     /// What the processors' administrators say in X-Rinha-Token
-    #[arg(long, value_name = "TEXT", default_value = "123")]
+    #[arg(long, value_name = "TEXT", default_value = "123", value_parser = NonEmptyStringValueParser::new())]
     pub token: String,
     /// Write everything that was seen to this file
     #[arg(long, value_name = "FILE")]

@@ -2,8 +2,8 @@
 //! `edge`) what lb and api have in common: the HTTP server's edge, the hand-off, the clients' port, their Unix sockets.
 //!
 //! Reading order: values first ([`money`], [`id`], [`time`], [`processor`]), then what is said about them
-//! ([`frame`]), then the process chores that every binary does alike ([`config`], [`stderr`], [`trace`], [`socket`],
-//! [`memory`]).
+//! ([`frame`]), then the process chores that every binary does alike ([`config`], [`secret`], [`stderr`], [`trace`],
+//! [`socket`], [`memory`]).
 //!
 //! Nothing here decides anything. Rules about payments live in `store`, rules about what an answer proves in `api`.
 
@@ -18,6 +18,7 @@ pub mod memory;
 pub mod metrics;
 pub mod money;
 pub mod processor;
+pub mod secret;
 pub mod socket;
 pub mod stderr;
 #[cfg(feature = "edge")]

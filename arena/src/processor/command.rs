@@ -7,7 +7,7 @@
 use super::{ProcessorConfig, bind, serve};
 use crate::terminal;
 use anyhow::Context;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -35,7 +35,8 @@ pub struct ProcessorsArgs {
     #[arg(long, env = "PROCESSOR_FEE_FALLBACK", value_name = "PERCENT", default_value = "15", value_parser = basis_points)]
     pub fee_fallback: u32,
     /// What the header X-Rinha-Token must say in calls to /admin/
-    #[arg(long, env = "PROCESSOR_TOKEN", value_name = "TEXT", default_value = "123", hide_env_values = true)]
+    #[arg(long, env = "PROCESSOR_TOKEN", value_name = "TEXT", default_value = "123", hide_env_values = true,
+          value_parser = NonEmptyStringValueParser::new())]
     pub token: String,
     /// What one payment takes when nothing delays it, in milliseconds; a real processor takes 1 to 3
     #[arg(long, env = "PROCESSOR_SERVICE_TIME_MS", value_name = "MS", default_value_t = 1)]

@@ -43,6 +43,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
+use wire::secret::Secret;
 use wire::{PaymentId, Timestamp};
 
 /// The longest body that is read. A payment is 120 bytes; the real one takes 30 MB.
@@ -105,7 +106,7 @@ struct State {
     /// Rows that were deleted on purpose, in the order of their loss.
     lost: Vec<Row>,
     pace: Pace,
-    token: String,
+    token: Secret,
     /// As configured: zero and less are no delay.
     delay_ms: i32,
     is_failing: bool,
@@ -157,7 +158,7 @@ impl Service {
                 rows: Rows::new(),
                 lost: Vec::new(),
                 pace: Pace::new(config.service_time, config.capacity),
-                token: config.token.clone(),
+                token: Secret::parse(&config.token).expect("the token is checked at the start"),
                 delay_ms: 0,
                 is_failing: false,
             }),
@@ -366,7 +367,7 @@ impl Service {
     async fn administer(&self, request: Request<Incoming>) -> Reply {
         let (head, body) = request.into_parts();
         let token = head.headers.get(TOKEN_HEADER);
-        if token.is_none_or(|token| token.as_bytes() != self.state().token.as_bytes()) {
+        if !token.is_some_and(|token| self.state().token.is(token.as_bytes())) {
             return status(StatusCode::UNAUTHORIZED);
         }
         let path = head.uri.path();
@@ -408,7 +409,7 @@ impl Service {
         };
         Some(match path {
             "/admin/configurations/token" => {
-                state.token = bind::<TokenBody>(body)?.token;
+                state.token = Secret::parse(&bind::<TokenBody>(body)?.token).ok()?;
                 status(StatusCode::NO_CONTENT)
             }
             "/admin/configurations/delay" => {
