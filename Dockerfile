@@ -27,7 +27,8 @@ RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
     && cd target/${TARGET}/release \
     && cp lb api store arena /out/
 # A named volume takes over owner and mode of the folder that it is first mounted on.
-RUN mkdir -p /volumes/run/espora /volumes/var/lib/espora && chmod 0770 /volumes/run/espora /volumes/var/lib/espora
+RUN mkdir -p /volumes/run/espora /volumes/run/espora-store /volumes/var/lib/espora \
+    && chmod 0770 /volumes/run/espora /volumes/run/espora-store /volumes/var/lib/espora
 
 FROM scratch AS arena
 COPY --from=build /out/arena /arena

@@ -1,7 +1,7 @@
 //! The api's settings: the only reader of its arguments and environment. What is wrong is said with its name.
 
 use hyper::http::uri::{Authority, Scheme, Uri};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use wire::secret::Secret;
 use wire::trace::LogFlags;
 
@@ -30,9 +30,12 @@ pub enum Command {
 /// Settings of the server.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Folder of the Unix sockets, the same for all processes
+    /// Folder of the Unix sockets that lb and the apis share
     #[arg(long, env = "SOCKET_DIR", default_value = "/run/espora", global = true)]
     pub socket_dir: PathBuf,
+    /// Folder of the store's socket, which only apis and the store share [default: SOCKET_DIR]
+    #[arg(long, env = "STORE_SOCKET_DIR")]
+    pub store_socket_dir: Option<PathBuf>,
     /// Name of this api: its socket is NAME.sock
     #[arg(long = "name", env = "API_NAME", default_value = "api1", global = true, value_parser = wire::socket::api_name)]
     pub name: String,
@@ -54,6 +57,14 @@ pub struct Config {
     /// Connections that are served at a time; more get 503
     #[arg(long, env = "CONNECTIONS_MAX", default_value_t = wire::edge::CONNECTIONS_MAX_DEFAULT)]
     pub connections_max: usize,
+}
+
+impl Config {
+    /// The folder of the store's socket.
+    #[must_use]
+    pub fn store_socket_dir(&self) -> &Path {
+        self.store_socket_dir.as_deref().unwrap_or(&self.socket_dir)
+    }
 }
 
 /// Who may forget everything.

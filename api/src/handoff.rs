@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
 use wire::edge::{Edge, Stream};
 use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Place, Received, Source};
+use wire::socket::is_ours;
 
 /// After an accept that failed for want of descriptors, which a closing connection gives back.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -77,7 +78,8 @@ impl HandOff {
         let listener = UnixListener::from_std(listener.into())?;
         loop {
             match listener.accept().await {
-                Ok((socket, _)) => self.admit(socket),
+                Ok((socket, _)) if is_ours(&socket) => self.admit(socket),
+                Ok(_) => tracing::warn!("a process of another user wants to hand off: it is not heard"),
                 Err(error) => {
                     tracing::warn!("cannot accept a balancer: {error}");
                     sleep(PAUSE).await;

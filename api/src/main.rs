@@ -52,7 +52,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
             _ = interrupt.recv() => (),
         }
     };
-    let store = socket::store_path(&config.socket_dir);
+    let store = socket::store_path(config.store_socket_dir());
     let instance = uuid::Uuid::new_v4().as_u64_pair().0;
     server::run(listener, control, store, config, instance, shutdown).await?;
     tracing::info!("{} ended", config.name);

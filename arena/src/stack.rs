@@ -3,7 +3,8 @@
 //! ```text
 //!   127.0.0.1:PORT --> lb --> api1, api2 --> two processors on 127.0.0.1
 //!                              '--> store
-//!   RUN_DIR/sockets/{store,api1,api2}.sock    RUN_DIR/wal/ the store's log    RUN_DIR/logs/NAME.log their output
+//!   RUN_DIR/sockets/{lb,api1,api2}.sock    RUN_DIR/store-sockets/store.sock, which lb is not told of
+//!   RUN_DIR/wal/ the store's log and operator.sock    RUN_DIR/logs/NAME.log their output
 //! ```
 //!
 //! They are started from the processors up and stopped from the balancer down, each tier after the one before has
@@ -204,13 +205,14 @@ impl Stack {
             Place { name: child.name().into(), listens, pid: child.pid().map(Pid::as_raw), log }
         };
         let [lbs, apis, stores, processors] = &self.tiers;
-        let socket = |child: &Child| wire::socket::backend_path(&sockets(&self.run_dir), child.name());
+        let api_socket = |child: &Child| wire::socket::backend_path(&sockets(&self.run_dir), child.name());
+        let store_socket = |_: &Child| wire::socket::store_path(&store_sockets(&self.run_dir));
         let of_lb = lbs.iter().map(|child| place(child, format!("http://{}", self.ours)));
-        let of_sockets =
-            apis.iter().chain(stores).map(|child| place(child, socket(child).display().to_string()));
+        let of_apis = apis.iter().map(|child| place(child, api_socket(child).display().to_string()));
+        let of_stores = stores.iter().map(|child| place(child, store_socket(child).display().to_string()));
         let of_processors =
             processors.iter().zip(self.theirs.0).map(|(child, addr)| place(child, format!("http://{addr}")));
-        of_lb.chain(of_sockets).chain(of_processors).collect()
+        of_lb.chain(of_apis).chain(of_stores).chain(of_processors).collect()
     }
 
     /// Stops everything, from the balancer down.
@@ -289,6 +291,10 @@ fn sockets(run_dir: &Path) -> PathBuf {
     run_dir.join("sockets")
 }
 
+fn store_sockets(run_dir: &Path) -> PathBuf {
+    run_dir.join("store-sockets")
+}
+
 fn log_path(run_dir: &Path, name: &str) -> PathBuf {
     run_dir.join("logs").join(format!("{name}.log"))
 }
@@ -302,7 +308,7 @@ struct Layout<'a> {
 
 impl<'a> Layout<'a> {
     fn new(config: &'a StackConfig) -> anyhow::Result<Self> {
-        for folder in ["sockets", "wal", "logs"] {
+        for folder in ["sockets", "store-sockets", "wal", "logs"] {
             let path = config.run_dir.join(folder);
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         }
@@ -334,7 +340,7 @@ impl<'a> Layout<'a> {
 
     fn store(&self) -> Spec {
         let args = arguments([
-            ("--socket-dir", sockets(&self.config.run_dir).display().to_string()),
+            ("--store-socket-dir", store_sockets(&self.config.run_dir).display().to_string()),
             ("--log-dir", self.config.run_dir.join("wal").display().to_string()),
             ("--durability", self.config.durability.name().into()),
             ("--fee-default", self.config.fee_percent[Processor::Default].to_string()),
@@ -349,6 +355,7 @@ impl<'a> Layout<'a> {
             let args = arguments([
                 ("--socket-dir", sockets(&self.config.run_dir).display().to_string()),
                 ("--name", name.clone()),
+                ("--store-socket-dir", store_sockets(&self.config.run_dir).display().to_string()),
                 ("--processor-default-url", format!("http://{}", self.theirs[Processor::Default])),
                 ("--processor-fallback-url", format!("http://{}", self.theirs[Processor::Fallback])),
                 ("--purge", "open".into()),

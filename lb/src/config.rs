@@ -29,7 +29,7 @@ pub enum Command {
 /// Settings of the server.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Folder of the Unix sockets, the same for all processes
+    /// Folder of the Unix sockets that lb and the apis share
     #[arg(long, env = "SOCKET_DIR", default_value = "/run/espora", global = true)]
     pub socket_dir: PathBuf,
     /// Address and port for clients

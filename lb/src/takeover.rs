@@ -318,7 +318,11 @@ impl Applicant {
     pub async fn next(control: &UnixListener) -> Self {
         loop {
             let asked = async {
-                let passage = Passage(control.accept().await?.0);
+                let (socket, _) = control.accept().await?;
+                if !socket::is_ours(&socket) {
+                    return Err(malformed("a process of another user wants to take over"));
+                }
+                let passage = Passage(socket);
                 let asked = timeout(PATIENCE, passage.receive()).await;
                 match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))? {
                     Some((Message::TakeOver(hands_off), None)) => Ok(Self { passage, hands_off }),

@@ -1,4 +1,5 @@
-//! What other commands ask of a running store, over its socket: its health, and what an operator wants.
+//! What other commands ask of a running store: its health over the socket for apis, and what an operator wants over the
+//! one for operators.
 
 use anyhow::{Context, bail};
 use std::io::{self, Read, Write};
@@ -20,14 +21,25 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Connects to the store in `socket_dir`.
+    /// Connects to the store as apis do. `dir` is the folder of its socket.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn connect(socket_dir: &Path) -> anyhow::Result<Self> {
-        let path = socket::store_path(socket_dir);
-        let what = || format!("no store at {}; SOCKET_DIR names its folder", path.display());
-        let stream = UnixStream::connect(&path).with_context(what)?;
+    /// When no store is there.
+    pub fn of_api(dir: &Path) -> anyhow::Result<Self> {
+        Self::connect(&socket::store_path(dir), "STORE_SOCKET_DIR or SOCKET_DIR")
+    }
+
+    /// Connects to the store as operators do.
+    ///
+    /// # Errors
+    /// When no store is there.
+    pub fn of_operator(log_dir: &Path) -> anyhow::Result<Self> {
+        Self::connect(&socket::operator_path(log_dir), "LOG_DIR")
+    }
+
+    fn connect(path: &Path, setting: &str) -> anyhow::Result<Self> {
+        let what = || format!("no store at {}; {setting} names its folder", path.display());
+        let stream = socket::connect(path).with_context(what)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Self { stream, bytes: Vec::new() })
     }
@@ -82,7 +94,7 @@ impl Asker {
         let mut block = [0; 4096];
         loop {
             match self.stream.read(&mut block).context("the store does not answer")? {
-                0 => bail!("the store hung up: is it of another version?"),
+                0 => bail!("the store hung up: is it of another version, or does it run as another user?"),
                 read => self.bytes.extend_from_slice(&block[..read]),
             }
             if let Some((answer, len)) = frame::decode::<FromStore>(&self.bytes)? {

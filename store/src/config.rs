@@ -9,7 +9,7 @@ use crate::core::router::{DISPATCH_PER_S, LATE_PATIENCE_MS, OPEN_MAX, RouterConf
 use crate::log::Durability;
 use crate::memory::Memory;
 use crate::reconcile::comparison::Limits;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use ureq::http::{HeaderValue, Uri};
 use wire::frame::{Listing, Operation};
 use wire::trace::LogFlags;
@@ -225,11 +225,14 @@ fn processor(text: &str) -> Result<Processor, String> {
 /// Settings of the server.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Folder of the Unix sockets, the same for all processes
+    /// Folder of the store's socket, where there is no STORE_SOCKET_DIR
     #[arg(long, env = "SOCKET_DIR", default_value = "/run/espora", global = true)]
     pub socket_dir: PathBuf,
-    /// Folder of the write-ahead log; on a disk, not on tmpfs
-    #[arg(long, env = "LOG_DIR", default_value = "/var/lib/espora")]
+    /// Folder of the store's socket, which only apis and the store share [default: SOCKET_DIR]
+    #[arg(long, env = "STORE_SOCKET_DIR", global = true)]
+    pub store_socket_dir: Option<PathBuf>,
+    /// Folder of the write-ahead log and of the operators' socket; on a disk, not on tmpfs
+    #[arg(long, env = "LOG_DIR", default_value = "/var/lib/espora", global = true)]
     pub log_dir: PathBuf,
     /// What must have happened to a record before anything that rests on it leaves the process
     #[arg(long, env = "DURABILITY", value_enum, default_value_t = Durability::Always)]
@@ -277,6 +280,12 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 impl Config {
+    /// The folder of the store's socket.
+    #[must_use]
+    pub fn store_socket_dir(&self) -> &Path {
+        self.store_socket_dir.as_deref().unwrap_or(&self.socket_dir)
+    }
+
     /// What fits into the memory of this process.
     #[must_use]
     pub fn memory(&self) -> Memory {

@@ -29,13 +29,15 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(Command::Check { dir }) => write!(io::stdout(), "{}", inspect::check(&dir)?)?,
         Some(Command::Dump { dir }) => inspect::dump(&dir, &mut io::stdout().lock())?,
         Some(Command::Reconcile(settings)) => {
-            return Ok(reconcile::run(&settings, Asker::connect(&arguments.config.socket_dir)));
+            return Ok(reconcile::run(&settings, Asker::of_operator(&arguments.config.log_dir)));
         }
         Some(command) => {
-            let mut asker = Asker::connect(&arguments.config.socket_dir)?;
+            let config = &arguments.config;
             match command.operation() {
-                Some(operation) => asker.operate(operation, &mut io::stdout().lock())?,
-                None => asker.check_health()?,
+                Some(operation) => {
+                    Asker::of_operator(&config.log_dir)?.operate(operation, &mut io::stdout().lock())?;
+                }
+                None => Asker::of_api(config.store_socket_dir())?.check_health()?,
             }
         }
     }
@@ -51,8 +53,11 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let signals = SignalFd::new(&signals)?;
 
     // The lock on the socket is the right to be the store: it comes before a look at the log.
-    let path = socket::store_path(&config.socket_dir);
-    let (listener, _lock) = socket::bind(&path).context("SOCKET_DIR: cannot bind the store's socket")?;
+    let path = socket::store_path(config.store_socket_dir());
+    let (listener, _lock) = socket::bind_private(&path)
+        .context("STORE_SOCKET_DIR, SOCKET_DIR: cannot bind the store's socket")?;
+    let (operators, _operators_lock) = socket::bind_private(&socket::operator_path(&config.log_dir))
+        .context("LOG_DIR: cannot bind the operators' socket")?;
     let mut core = Core::new(config.core(random_key()?), server::now());
     let memory = config.memory();
     let about = recovery::payments_about(&config.log_dir).unwrap_or(0);
@@ -84,7 +89,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         recovered.end.sequence,
         started.elapsed().as_millis()
     );
-    Server::new(core, log, listener)?.run(&signals)?;
+    Server::new(core, log, listener, operators)?.run(&signals)?;
     tracing::info!("store ended");
     Ok(())
 }

@@ -19,7 +19,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{SystemTime, UNIX_EPOCH};
-use wire::frame::{FRAME_BYTES_MAX, Frames, FromStore, Message};
+use wire::frame::{FRAME_BYTES_MAX, Frames, FromApi, FromStore, Message};
+use wire::socket;
 use wire::time::monotonic_us;
 
 /// One read of one connection: as much as the longest frame.
@@ -32,8 +33,11 @@ const TX_BYTES_PAUSE: usize = 1 << 20;
 /// memory of a minute.
 const HELD_MAX: usize = 65_536;
 
-/// Apis, health checks and operators together.
+/// Apis and health checks together.
 const CONNECTIONS_MAX: usize = 256;
+
+/// Operators: apis never take their places.
+const OPERATORS_MAX: usize = 8;
 
 /// Events taken from the kernel at once; more wait for the next turn.
 const EVENTS_MAX: usize = 64;
@@ -42,6 +46,7 @@ const TOKEN_LISTENER: u64 = 0;
 const TOKEN_SIGNAL: u64 = 1;
 const TOKEN_FLUSHED: u64 = 2;
 const TOKEN_METRICS: u64 = 3;
+const TOKEN_OPERATORS: u64 = 4;
 const TOKEN_FIRST_CONNECTION: u64 = 16;
 
 /// The present, from the host's clocks.
@@ -51,8 +56,31 @@ pub fn now() -> Now {
     Now { us: monotonic_us(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(0) }
 }
 
+/// The socket that a connection came to, which decides what may be asked on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    /// `STORE_SOCKET_DIR`: everything but an operator's wishes.
+    Apis,
+    /// `LOG_DIR`: an operator's wishes and nothing else.
+    Operators,
+}
+
+impl Door {
+    fn takes(self, frame: &FromApi) -> bool {
+        matches!(frame, FromApi::Operate { .. }) == (self == Self::Operators)
+    }
+
+    fn connections_max(self) -> usize {
+        match self {
+            Self::Apis => CONNECTIONS_MAX,
+            Self::Operators => OPERATORS_MAX,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Connection {
+    door: Door,
     stream: UnixStream,
     frames: Frames,
     tx: Vec<u8>,
@@ -65,6 +93,7 @@ pub struct Server {
     core: Core,
     log: Log,
     listener: UnixListener,
+    operators: UnixListener,
     epoll: Epoll,
     connections: BTreeMap<u64, Connection>,
     next_token: u64,
@@ -78,13 +107,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Puts the store together. `listener` is non-blocking.
+    /// Puts the store together. `listener`, for apis, and `operators` are non-blocking.
     ///
     /// # Errors
     /// When the kernel has no epoll for us.
-    pub fn new(core: Core, log: Log, listener: UnixListener) -> io::Result<Self> {
+    pub fn new(core: Core, log: Log, listener: UnixListener, operators: UnixListener) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
+        epoll.add(&operators, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_OPERATORS))?;
         if let Some(flushed) = log.flushed() {
             epoll.add(flushed, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_FLUSHED))?;
         }
@@ -102,6 +132,7 @@ impl Server {
             log,
             renderer: renderer.ok(),
             listener,
+            operators,
             epoll,
             connections: BTreeMap::new(),
             next_token: TOKEN_FIRST_CONNECTION,
@@ -124,7 +155,8 @@ impl Server {
             let now = now();
             for event in &events[..count] {
                 match event.data() {
-                    TOKEN_LISTENER => self.accept(),
+                    TOKEN_LISTENER => self.accept(Door::Apis),
+                    TOKEN_OPERATORS => self.accept(Door::Operators),
                     TOKEN_SIGNAL => return self.finish(),
                     TOKEN_FLUSHED => {
                         // Only resets the counter: what matters is Log::settled.
@@ -262,17 +294,29 @@ impl Server {
 
     // Connections.
 
-    fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if self.connections.len() >= CONNECTIONS_MAX || stream.set_nonblocking(true).is_err() {
-                tracing::warn!("a connection was turned away: {CONNECTIONS_MAX} are open");
+    fn accept(&mut self, door: Door) {
+        let max = door.connections_max();
+        loop {
+            let listener = match door {
+                Door::Apis => &self.listener,
+                Door::Operators => &self.operators,
+            };
+            let Ok((stream, _)) = listener.accept() else { return };
+            if !socket::is_ours(&stream) {
+                tracing::warn!("a connection was turned away: its process runs as another user");
+                continue;
+            }
+            let len = self.connections.values().filter(|connection| connection.door == door).count();
+            if len >= max || stream.set_nonblocking(true).is_err() {
+                tracing::warn!("a connection was turned away: {max} are open");
                 continue;
             }
             let token = self.next_token;
             self.next_token += 1;
             let interest = EpollFlags::EPOLLIN;
             if self.epoll.add(&stream, EpollEvent::new(interest, token)).is_ok() {
-                let connection = Connection { stream, frames: Frames::default(), tx: Vec::new(), interest };
+                let connection =
+                    Connection { door, stream, frames: Frames::default(), tx: Vec::new(), interest };
                 self.connections.insert(token, connection);
             }
         }
@@ -298,8 +342,18 @@ impl Server {
                 return matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
             }
         };
-        let each = |message| core.step(now, Event::Frame(ApiId(token), message), effects);
+        let (door, mut is_refused) = (connection.door, false);
+        let each = |message| {
+            is_refused |= !door.takes(&message);
+            if !is_refused {
+                core.step(now, Event::Frame(ApiId(token), message), effects);
+            }
+        };
         let taken = connection.frames.take(&block[..read], each);
+        if is_refused {
+            tracing::warn!("connection {token} is closed: it asked for what its socket is not for");
+            return false;
+        }
         if let Err(error) = &taken {
             tracing::warn!("connection {token} is closed: {error}");
         }

@@ -29,7 +29,7 @@
 //! Every descriptor of a client refers to one connection, and closing one of two ends nothing. Whoever ends a connection
 //! shuts it down both ways, after taking it out of its own epoll: that registration would outlive the descriptor.
 
-use crate::socket::bind_after;
+use crate::socket::bind_control_after;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -156,7 +156,7 @@ fn seqpacket() -> io::Result<OwnedFd> {
 /// # Errors
 /// What the system says, with the path.
 pub fn bind_control(path: &Path) -> io::Result<OwnedFd> {
-    bind_after(path, || {
+    bind_control_after(path, || {
         let listener = seqpacket()?;
         bind(listener.as_raw_fd(), &UnixAddr::new(path)?)?;
         listen(&listener, Backlog::new(BACKLOG)?)?;

@@ -51,6 +51,8 @@ pub(crate) struct Setup {
     /// Descriptors that each balancer, and each api, may have; as many as this process when there is no number.
     pub(crate) lb_descriptors: Option<u64>,
     pub(crate) api_descriptors: Option<u64>,
+    /// Whether the store's socket for apis lies in a folder of its own.
+    pub(crate) is_split: bool,
     /// What every process has as standard error.
     pub(crate) stderr: Stderr,
 }
@@ -96,6 +98,7 @@ impl Default for Setup {
             lb_args: Vec::new(),
             lb_descriptors: None,
             api_descriptors: None,
+            is_split: false,
             stderr: Stderr::Log,
         }
     }
@@ -256,9 +259,19 @@ impl System {
         self.dir.path().join(HAND_OFF_DIR)
     }
 
-    /// The store's socket.
+    /// The store's socket for apis.
     pub(crate) fn store_path(&self) -> PathBuf {
-        wire::socket::store_path(self.dir.path())
+        wire::socket::store_path(&store_socket_dir(self.dir.path(), &self.setup))
+    }
+
+    /// The store's socket for operators.
+    pub(crate) fn operator_path(&self) -> PathBuf {
+        wire::socket::operator_path(&self.log_dir())
+    }
+
+    /// The folder of the sockets of the balancer that forwards, and of the apis.
+    pub(crate) fn socket_dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The folder of the store's log.
@@ -429,7 +442,9 @@ impl Drop for Process {
 fn spawn_store(dir: &Path, setup: &Setup) -> Process {
     let log_dir = dir.join(LOG_DIR);
     let durability = Path::new(if setup.is_flushed { "always" } else { "process" });
-    let args = [("--socket-dir", dir), ("--log-dir", &log_dir), ("--durability", durability)];
+    let socket_dir = store_socket_dir(dir, setup);
+    let flag = if setup.is_split { "--store-socket-dir" } else { "--socket-dir" };
+    let args = [(flag, &*socket_dir), ("--log-dir", &log_dir), ("--durability", durability)];
     Process::spawn(dir, "store", "store", &arguments(&args, &setup.store_args), None, setup.stderr)
 }
 
@@ -450,8 +465,16 @@ fn spawn_api(
         ("--processor-default-url", Path::new(&urls[Processor::Default])),
         ("--processor-fallback-url", Path::new(&urls[Processor::Fallback])),
     ];
-    let args = arguments(&args, &setup.api_args);
+    let mut args = arguments(&args, &setup.api_args);
+    if setup.is_split {
+        args.extend(arguments(&[("--store-socket-dir", &store_socket_dir(dir, setup))], &[]));
+    }
     Process::spawn(dir, &name, "api", &args, setup.api_descriptors, setup.stderr)
+}
+
+/// The folder of the store's socket for apis.
+fn store_socket_dir(dir: &Path, setup: &Setup) -> PathBuf {
+    if setup.is_split { dir.join("store-sockets") } else { dir.to_owned() }
 }
 
 /// The folder of a second balancer, with the control sockets of the apis in it.
