@@ -7,12 +7,13 @@ use common::system::{Process, READY_TIMEOUT, Setup, System, binaries};
 use common::{fresh_id, pay, payment};
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use wire::frame::{Frames, FromApi, FromStore, Listing, Message, Operation};
+use wire::handoff::control_path;
 
 /// A user that no process of the system runs as.
 const OTHER_UID: u32 = 65_534;
@@ -49,6 +50,16 @@ fn ask(path: &Path, frame: &FromApi) -> Option<FromStore> {
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A copy of an executable that every user can run. Another process makes it: a test that forks in another thread would
+/// hold a file that this one writes open, and such a file cannot be executed.
+fn copy(name: &str, dir: &Path) -> PathBuf {
+    let program = dir.join(format!("{name}-of-another-user"));
+    let status =
+        Command::new("install").args(["-m", "755"]).arg(binaries().join(name)).arg(&program).status();
+    assert!(status.expect("coreutils are there").success());
+    program
 }
 
 fn store(args: &[&str], dir: &Path) -> Output {
@@ -145,9 +156,7 @@ fn a_process_of_another_user_is_not_heard() {
     let dirs = [system.socket_dir(), paths[0].parent().unwrap(), paths[1].parent().unwrap()];
     dirs.iter().for_each(|dir| fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap());
     paths.iter().for_each(|path| fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap());
-    let program = system.socket_dir().join("store-of-another-user");
-    fs::copy(binaries().join("store"), &program).unwrap();
-    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    let program = copy("store", system.socket_dir());
     for args in [
         &["healthcheck", "--store-socket-dir", dirs[1].to_str().unwrap()][..],
         &["list", "conflicts", "--log-dir", dirs[2].to_str().unwrap()],
@@ -164,4 +173,51 @@ fn a_process_of_another_user_is_not_heard() {
         assert!(!stderr.contains("no store at"), "it was refused a connection, not an answer: {stderr}");
     }
     assert!(system.store.log().contains("runs as another user"), "{}", system.store.log());
+}
+
+/// A process of another user, killed with the value.
+struct Stranger(Child);
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_balancer_of_another_user_gets_no_client_and_hands_off_none() {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("only root can start a process of another user");
+    }
+    let mut system = split();
+    let program = copy("lb", system.socket_dir());
+    let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    open(system.socket_dir(), 0o755);
+    for name in ["lb", "api1"] {
+        open(&control_path(system.socket_dir(), name), 0o666);
+    }
+    let start = |dir: &Path, args: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(args).args(["--listen", "127.0.0.1:0", "--backends", "api1", "--socket-dir"]).arg(dir);
+        command.env_clear().uid(OTHER_UID).gid(OTHER_UID).stdout(Stdio::null()).stderr(Stdio::null());
+        Stranger(command.spawn().expect("it runs"))
+    };
+
+    let mut successor = start(system.socket_dir(), &["--take-over"]);
+    system.until("lb has refused it", |system| system.lb.log().contains("another user wants to take over"));
+    assert_eq!(successor.0.wait().unwrap().code(), Some(1));
+
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(OTHER_UID), Some(OTHER_UID)).unwrap();
+    symlink(control_path(system.socket_dir(), "api1"), control_path(dir.path(), "api1")).unwrap();
+    let stranger = start(dir.path(), &["--mode", "hand-off"]);
+    system.until("the api has refused it", |system| {
+        system.apis[0].log().contains("another user wants to hand off")
+    });
+    drop(stranger);
+    for way in system.ways() {
+        assert_eq!(way.status("/health"), Some(200), "{way}");
+    }
 }
