@@ -9,7 +9,7 @@ use uuid::Uuid;
 const STOCK_BYTES_MAX: usize = 3 * 1024;
 
 /// What is put between, or in the place of, other bytes.
-const SPICE: [&[u8]; 56] = [
+const SPICE: [&[u8]; 60] = [
     b"\r\n",
     b"\n",
     b"\r",
@@ -19,6 +19,7 @@ const SPICE: [&[u8]; 56] = [
     b"\t",
     b"\0",
     b"\x0b",
+    b"\x0c",
     b"\x7f",
     b"\x80",
     b"\xff",
@@ -53,6 +54,9 @@ const SPICE: [&[u8]; 56] = [
     b"POST ",
     b"HEAD ",
     b"0\r\n\r\n",
+    b"0\r\nX: a\n\n",
+    b";a=\"b\"",
+    b" ;",
     b"5\r\nhello\r\n",
     b"Host: b\r\n",
     b"Connection: close\r\n",
