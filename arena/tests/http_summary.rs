@@ -288,6 +288,14 @@ fn a_bound_may_be_written_in_every_way_of_the_table() {
         from: Some(time),
         to: None,
     }));
+    // The points in time of some libraries end 26 hours before the year 9999 does.
+    for text in ["9999-12-30T22:00:01Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999999999-23:59"] {
+        let name = |query: &str| format!("the end of the year 9999: {query}");
+        let to = format!("?from={plain}&to={text}");
+        windows.push(Window { name: name(&to), query: to, from: Some(time), to: None });
+        let all = format!("?from=0001-01-01T00:00:00%2B23:59&to={text}");
+        windows.push(Window { name: name(&all), query: all, from: None, to: None });
+    }
     check(&system, &charged, &windows, &mut failures);
     failures.finish();
 }

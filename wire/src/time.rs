@@ -69,19 +69,24 @@ impl fmt::Display for Timestamp {
     /// `2025-07-15T12:34:56.123Z`: three decimals, six where the time is not whole milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let decimals = if self.0 % 1000 == 0 { 3 } else { 6 };
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(time) => write!(f, "{time:.decimals$}"),
+        match EPOCH.checked_add(jiff::SignedDuration::from_micros(self.0)) {
+            Ok(time) => write!(f, "{time:.decimals$}Z"),
             Err(_) => write!(f, "{}us", self.0),
         }
     }
 }
+
+/// 1970-01-01T00:00:00, from which the calendar counts. The library's own points in time end 26 hours before the year
+/// 9999 does, so that each of them exists in every time zone; its calendar has all of that year.
+const EPOCH: civil::DateTime = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// A time that may be finer than what is stored.
 struct Nanoseconds(i128);
 
 impl Nanoseconds {
     fn floor_and_rest(&self) -> (Timestamp, bool) {
-        let floor = i64::try_from(self.0.div_euclid(1000)).expect("jiff's range fits in i64 microseconds");
+        let floor =
+            i64::try_from(self.0.div_euclid(1000)).expect("the years 0 to 10,000 fit in i64 microseconds");
         (Timestamp(floor), self.0.rem_euclid(1000) != 0)
     }
 }
@@ -106,8 +111,8 @@ fn parse_nanoseconds(text: &str) -> Option<Nanoseconds> {
     let local =
         civil::DateTime::new(year, small(5)?, small(8)?, small(11)?, small(14)?, small(17)?, fraction_ns)
             .ok()?;
-    let utc = local.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_nanosecond();
-    Some(Nanoseconds(utc - i128::from(offset_s(rest)?) * 1_000_000_000))
+    let since_epoch = local.duration_since(EPOCH).as_nanos();
+    Some(Nanoseconds(since_epoch - i128::from(offset_s(rest)?) * 1_000_000_000))
 }
 
 fn number(digits: &[u8]) -> Option<i32> {
@@ -201,6 +206,32 @@ mod tests {
         }
         assert_eq!(Timestamp::parse("2025-07-15T12:34:56"), Some(Timestamp(1_752_582_896_000_000)));
         assert_eq!(Timestamp::parse("2024-02-29T00:00:00Z").map(Timestamp::as_ms), Some(1_709_164_800_000));
+    }
+
+    #[test]
+    fn the_last_hours_of_the_last_year_are_read_and_written() {
+        for (text, us) in [
+            ("9999-12-30T22:00:00.999999Z", 253_402_207_200_999_999),
+            ("9999-12-30T22:00:01Z", 253_402_207_201_000_000),
+            ("9999-12-31T23:59:59Z", 253_402_300_799_000_000),
+            ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999_999),
+        ] {
+            assert_eq!(Timestamp::parse(text), Some(Timestamp(us)), "{text}");
+            assert_eq!(Timestamp::parse(&Timestamp(us).to_string()), Some(Timestamp(us)), "{text}");
+        }
+        // An offset may lead into the year before the first one, or behind the last one.
+        let minutes = |count: i64| count * 60 * 1_000_000;
+        assert_eq!(
+            Timestamp::parse("9999-12-31T23:59:59-23:59"),
+            Some(Timestamp(253_402_300_799_000_000 + minutes(23 * 60 + 59)))
+        );
+        assert_eq!(
+            Timestamp::parse("0001-01-01T00:00:00+23:59"),
+            Some(Timestamp(-62_135_596_800_000_000 - minutes(23 * 60 + 59)))
+        );
+        let to = "9999-12-31T23:59:59.999999999";
+        assert_eq!(Bounds::parse_to(to), Some(Timestamp(253_402_300_799_999_999)));
+        assert_eq!(Bounds::parse_from(to), Some(Timestamp(253_402_300_800_000_000)));
     }
 
     #[test]
