@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use wire::edge::Edge;
-use wire::metrics::{LOG_LINES_DROPPED, Snapshot, plain};
+use wire::metrics::{LOG_LINES_DROPPED, Sample, Snapshot};
 
 /// Counts of this process.
 pub struct Metrics {
@@ -27,22 +27,24 @@ impl Metrics {
         *self.replies.borrow_mut().entry(status).or_default() += 1;
     }
 
-    /// All numbers, as Prometheus text.
+    /// All numbers, as OpenMetrics. Each carries the api's name: a balancer answers with those of any api.
     #[must_use]
     pub fn render(&self) -> String {
         let mut snapshot = Snapshot::default();
-        let label = |status: &u16| vec![("api", self.name.clone()), ("status", status.to_string())];
+        let api = || ("api", self.name.clone());
+        let one = |value: usize| -> Vec<Sample> { vec![(vec![api()], value as u64)] };
+        let label = |status: &u16| vec![api(), ("status", status.to_string())];
         let replies = self.replies.borrow().iter().map(|(status, count)| (label(status), *count)).collect();
         snapshot.counter("replies", "Answers by status", replies);
-        let dropped = vec![(vec![("api", self.name.clone())], wire::stderr::dropped())];
+        let dropped = vec![(vec![api()], wire::stderr::dropped())];
         snapshot.counter("log_lines_dropped", LOG_LINES_DROPPED, dropped);
-        snapshot.gauge("connections", "Client connections", plain(self.edge.len() as u64));
+        snapshot.gauge("connections", "Client connections", one(self.edge.len()));
         snapshot.gauge(
             "handed_off",
             "Client connections that lb has handed off",
-            plain(self.edge.handed_off_len() as u64),
+            one(self.edge.handed_off_len()),
         );
-        snapshot.gauge("calls", "Posts to processors that are out", plain(self.link.calls_len() as u64));
+        snapshot.gauge("calls", "Posts to processors that are out", one(self.link.calls_len()));
         snapshot.render("api")
     }
 }

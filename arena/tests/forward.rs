@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 fn lb_metric(system: &System, name: &str) -> u64 {
     let answer = system.lb_admin().ask(&get("/metrics")).expect("metrics of the balancer");
     let content_type = answer.field("content-type").unwrap_or_default();
-    assert!(content_type.starts_with("application/openmetrics-text"), "{content_type}");
+    assert!(content_type.starts_with("text/plain; version=0.0.4"), "{content_type}");
     let line = answer.body.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|number| number.trim().parse().ok()).unwrap_or_else(|| panic!("{name} in {}", answer.body))
 }

@@ -383,11 +383,11 @@ fn a_connection_that_either_side_ends_is_forgotten() {
         system.hand_off.descriptors() <= descriptors
     });
     system.until("nobody is left", |system| lb_metric(system, "lb_connections") == 0);
-    for api in [system.api(0), system.api(1)] {
+    for (api, name) in [(system.api(0), "api1"), (system.api(1), "api2")] {
         system.until("not at the apis either", |_| {
             // The one that asks is one, and the balancer that forwards may keep some.
             let metrics = api.ask(&get("/metrics")).expect("metrics of the api");
-            metrics.body.contains("api_handed_off 0")
+            metrics.body.contains(&format!("api_handed_off{{api=\"{name}\"}} 0"))
         });
     }
 }

@@ -289,8 +289,10 @@ fn metrics_are_those_of_the_api_and_of_the_store() {
             Ok(answer) => check_metrics(&way, &answer, &mut failures),
             Err(end) => failures.note(&format!("/metrics ({way})"), 200, end),
         }
-        let head = way.ask(&request("HEAD", "/metrics")).map(|answer| answer.status);
-        failures.equal(&format!("HEAD /metrics ({way})"), Ok(200), head);
+        check_forms(&way, &mut failures);
+    }
+    for admin in [system.lb_admin(), system.hand_off_admin()] {
+        check_forms(&admin, &mut failures);
     }
     system.store.kill();
     let api = system.api(0);
@@ -312,19 +314,54 @@ fn metrics_are_those_of_the_api_and_of_the_store() {
     failures.finish();
 }
 
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The form that a client gets by what it accepts, also of an answer to `HEAD`.
+fn check_forms(way: &Way, failures: &mut Failures) {
+    for (accept, expected) in [
+        ("", TEXT),
+        ("Accept: */*\r\n", TEXT),
+        ("Accept: text/plain\r\n", TEXT),
+        ("ACCEPT: application/openmetrics-text;q=0.5, text/plain;q=0.9\r\n", TEXT),
+        ("accept: application/openmetrics-text\r\n", OPENMETRICS),
+        (
+            "Accept: text/plain;q=0.5\r\nAccept: application/openmetrics-text;version=1.0.0;q=0.6\r\n",
+            OPENMETRICS,
+        ),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let name = format!("{method} /metrics with {accept:?} ({way})");
+            let request = format!("{method} /metrics HTTP/1.1\r\nHost: espora\r\n{accept}\r\n");
+            match way.ask(request.as_bytes()) {
+                Ok(answer) => {
+                    failures.equal(&name, 200, answer.status);
+                    failures.equal(&name, Some(expected), answer.field("content-type"));
+                    if method == "GET" {
+                        let is_marked = answer.body.ends_with("# EOF\n");
+                        failures.equal(&format!("{name}, a marked end"), expected == OPENMETRICS, is_marked);
+                    }
+                }
+                Err(end) => failures.note(&name, 200, end),
+            }
+        }
+    }
+}
+
 fn check_metrics(way: &Way, answer: &Answer, failures: &mut Failures) {
     let name = format!("/metrics ({way})");
     failures.equal(&name, 200, answer.status);
     let content_type = answer.field("content-type").unwrap_or_default();
-    let is_text =
-        ["application/openmetrics-text", "text/plain"].iter().any(|text| content_type.starts_with(text));
-    failures.equal(&format!("{name}, Content-Type {content_type}"), true, is_text);
-    for family in ["api_replies_total{", "api_connections", "store_accepts_total{", "store_payments{"] {
+    failures.equal(&format!("{name}, Content-Type"), TEXT, content_type);
+    for family in ["api_replies_total{", "api_connections{", "store_accepts_total{", "store_payments{"] {
         let is_there = answer.body.lines().any(|line| line.starts_with(family));
         failures.equal(&format!("{name}, {family}"), true, is_there);
     }
-    failures.equal(&format!("{name}, the end"), true, answer.body.ends_with("# EOF\n"));
-    failures.equal(&format!("{name}, ends"), 1, answer.body.matches("# EOF").count());
+    failures.equal(&format!("{name}, an end"), false, answer.body.contains("# EOF"));
+    for line in answer.body.lines().filter(|line| line.starts_with("api_")) {
+        let is_named = line.contains("{api=\"api1\"") || line.contains("{api=\"api2\"");
+        failures.equal(&format!("{name}, the api's name in {line}"), true, is_named);
+    }
     for line in answer.body.lines().filter(|line| !line.starts_with('#')) {
         let value = line.rsplit_once(' ').map(|(_, value)| value.parse::<f64>().is_ok());
         failures.equal(&format!("{name}, line {line}"), Some(true), value);

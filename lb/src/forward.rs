@@ -208,6 +208,7 @@ fn health() -> Request {
         content_type: None,
         content_encoding: None,
         token: None,
+        accept: None,
         body: Bytes::new(),
     }
 }

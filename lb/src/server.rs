@@ -201,6 +201,19 @@ impl Balancer {
         }
     }
 
+    fn metrics(&self) -> String {
+        match self {
+            Self::Forward(forwarding) => metrics::of_forward(&forwarding.forward, &forwarding.clients),
+            Self::HandOff(hand_off) => {
+                // While a balancer takes over it reads these clients, too.
+                if let Ok(mut hand_off) = hand_off.try_borrow_mut() {
+                    hand_off.reap_all();
+                }
+                metrics::of_hand_off(&hand_off.borrow())
+            }
+        }
+    }
+
     async fn has_api(&self) -> bool {
         match self {
             Self::Forward(forwarding) => {
@@ -286,16 +299,7 @@ async fn accept_admins(listener: &UnixListener, balancer: &Balancer) {
 
 async fn administer(request: Request, balancer: &Balancer) -> Reply {
     match request.target.path() {
-        "/metrics" => Reply::metrics(match balancer {
-            Balancer::Forward(forwarding) => metrics::of_forward(&forwarding.forward, &forwarding.clients),
-            Balancer::HandOff(hand_off) => {
-                // While a balancer takes over it reads these clients, too.
-                if let Ok(mut hand_off) = hand_off.try_borrow_mut() {
-                    hand_off.reap_all();
-                }
-                metrics::of_hand_off(&hand_off.borrow())
-            }
-        }),
+        "/metrics" => Reply::metrics(balancer.metrics(), &request),
         "/health" if balancer.has_api().await => Reply::json(StatusCode::OK, r#"{"status":"ok"}"#),
         "/health" => Reply::unavailable("no_api", "no api takes a connection"),
         _ => Reply::error(StatusCode::NOT_FOUND, "unknown_path", "GET /metrics or GET /health"),

@@ -129,6 +129,7 @@ fn encode(request: &Request) -> Vec<u8> {
         ("content-type", &request.content_type),
         ("content-encoding", &request.content_encoding),
         (TOKEN, &request.token),
+        ("accept", &request.accept),
     ];
     for (name, value) in fields {
         if let Some(value) = value {
@@ -266,6 +267,7 @@ mod tests {
             content_type: Some(JSON),
             content_encoding: None,
             token: Some(HeaderValue::from_static("t")),
+            accept: None,
             body: body.into(),
         }
     }

@@ -49,7 +49,7 @@ fn backends(name: &str, second: &'static [u8]) -> Vec<Backend> {
 fn request(method: Method, target: &str, body: &'static str) -> Request {
     let target = target.parse().expect("a valid target");
     let (content_type, content_encoding, token) = (None, None, None);
-    Request { method, target, content_type, content_encoding, token, body: body.into() }
+    Request { method, target, content_type, content_encoding, token, accept: None, body: body.into() }
 }
 
 #[tokio::test(flavor = "local")]

@@ -668,6 +668,21 @@ mod tests {
         assert!(edge.is_empty());
     }
 
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn an_empty_line_behind_a_request_leaves_its_client_idle() {
+        let edge = Rc::new(Edge::new(2));
+        let mut both = clients(&edge, 2);
+        both[0].write_all(&[REQUEST, b"\r\n"].concat()).unwrap();
+        both[1].write_all(REQUEST).unwrap();
+        sweep_for(&edge, REQUEST_PATIENCE).await;
+        both[1].write_all(b"\r\n").unwrap();
+        sweep_for(&edge, IDLE_PATIENCE - REQUEST_PATIENCE - SWEEP_INTERVAL).await;
+        assert_eq!(edge.len(), 2);
+        // It is no sign of life either.
+        sweep_for(&edge, SWEEP_INTERVAL * 2).await;
+        assert!(edge.is_empty());
+    }
+
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     #[tokio::test(flavor = "local", start_paused = true)]

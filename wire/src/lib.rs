@@ -2,8 +2,8 @@
 //! `edge`) what lb and api have in common: the HTTP server's edge, the hand-off, the clients' port, their Unix sockets.
 //!
 //! Reading order: values first ([`money`], [`id`], [`time`], [`processor`]), then what is said about them
-//! ([`frame`]), then the process chores that every binary does alike ([`config`], [`secret`], [`stderr`], [`trace`],
-//! [`socket`], [`memory`]).
+//! ([`frame`]), what HTTP's fields say ([`media`]), then the process chores that every binary does alike ([`config`],
+//! [`secret`], [`stderr`], [`trace`], [`socket`], [`memory`]).
 //!
 //! Nothing here decides anything. Rules about payments live in `store`, rules about what an answer proves in `api`.
 
@@ -14,6 +14,7 @@ pub mod frame;
 #[cfg(feature = "edge")]
 pub mod handoff;
 pub mod id;
+pub mod media;
 pub mod memory;
 pub mod metrics;
 pub mod money;

@@ -1,5 +1,5 @@
-//! Metrics as Prometheus text (the OpenMetrics form). Processes count in plain numbers where the work is done; a
-//! [`Snapshot`] gives them names when somebody asks.
+//! Metrics for Prometheus. Processes count in plain numbers where the work is done; a [`Snapshot`] gives them names when
+//! they are asked for, as OpenMetrics. [`as_text`] makes the older text of that, for clients that do not ask for it.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -76,6 +76,30 @@ pub fn join(texts: &[&str]) -> String {
     joined
 }
 
+/// The same numbers as Prometheus text 0.0.4: there a counter's family has the name of its series, which ends in
+/// `_total`, and nothing marks the end.
+#[must_use]
+pub fn as_text(openmetrics: &str) -> String {
+    let counters: Vec<&str> = openmetrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut text = String::with_capacity(openmetrics.len() + 8 * counters.len() * 2);
+    for line in openmetrics.lines() {
+        let about =
+            ["# HELP ", "# TYPE "].into_iter().find_map(|what| Some((what, line.strip_prefix(what)?)));
+        match about.and_then(|(what, rest)| Some((what, rest.split_once(' ')?))) {
+            Some((what, (name, rest))) => {
+                let suffix = if counters.contains(&name) { "_total" } else { "" };
+                text.extend([what, name, suffix, " ", rest, "\n"]);
+            }
+            None if line.starts_with('#') => (),
+            None => text.extend([line, "\n"]),
+        }
+    }
+    text
+}
+
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for family in &self.counters {
@@ -125,5 +149,21 @@ mod tests {
         let joined = join(&[&text, "store_x 1\n# EOF\n"]);
         assert_eq!(joined.matches("# EOF").count(), 1);
         assert!(joined.ends_with("store_x 1\n# EOF\n"), "{joined}");
+    }
+
+    #[test]
+    fn the_older_text_has_the_same_series_under_families_of_their_names() {
+        let mut snapshot = Snapshot::default();
+        let of_status = |status: &str| vec![("status", status.to_owned())];
+        snapshot.counter("requests", "Requests", vec![(of_status("202"), 3), (of_status("# EOF"), 4)]);
+        snapshot.counter("lost", "Lost ones", plain(0));
+        snapshot.gauge("connections", "Connections", plain(7));
+        assert_eq!(
+            as_text(&snapshot.render("api")),
+            "# HELP api_requests_total Requests\n# TYPE api_requests_total counter\n\
+            api_requests_total{status=\"202\"} 3\napi_requests_total{status=\"# EOF\"} 4\n\
+            # HELP api_lost_total Lost ones\n# TYPE api_lost_total counter\napi_lost_total 0\n\
+            # HELP api_connections Connections\n# TYPE api_connections gauge\napi_connections 7\n"
+        );
     }
 }

@@ -876,6 +876,10 @@ fn types() -> Vec<Kind> {
             ("a form", "Content-Type: application/x-www-form-urlencoded"),
             ("a form in parts", "Content-Type: multipart/form-data; boundary=a"),
             ("XML", "Content-Type: application/xml"),
+            ("JSON and half a parameter", "Content-Type: application/json; charset"),
+            ("JSON and an open quote", "Content-Type: application/json; charset=\"utf-8"),
+            ("JSON and white space around =", "Content-Type: application/json; charset = utf-8"),
+            ("JSON and two charsets", "Content-Type: application/json; charset=utf-8; charset=utf-16"),
             ("JSON by another name", "Content-Type: text/json"),
             ("JSON and a letter", "Content-Type: application/jsonx"),
             ("nothing", "Content-Type:"),
@@ -1149,6 +1153,12 @@ pub(crate) fn hostile() -> Vec<Kind> {
         ),
         other("a summary with the 30th of February", get("/payments-summary?from=2024-02-30T00:00:00Z")),
         other("the metrics", get("/metrics?Xq7zNeverEchoed")),
+        other("the metrics in a form", {
+            let fields =
+                "Accept: text/plain;q=0.5\r\nAccept:\taCCEPT/x\r\naccept: a, b;Xq7zNeverEchoed=\"\r\n";
+            format!("GET /metrics HTTP/1.1\r\nHost: espora\r\n{fields}\r\n").into_bytes()
+        }),
+        other("a payment that asks for a form", pay_with("Accept: application/openmetrics-text\r\n", &body)),
     ];
     kinds.extend([
         with("fields to be dropped", "Connection: Host, Content-Length, Transfer-Encoding, Content-Type\r\n"),

@@ -18,14 +18,52 @@ pub(crate) fn is_payment(request: &Request) -> bool {
     is_one && is_plain && is_payment_body(&request.body)
 }
 
-/// `application/json` or `application/...+json`, in UTF-8 if it names a charset.
+/// RFC 9110 section 8.3.1: `application/json` or `application/...+json`, well-formed, in UTF-8 if it names a charset.
 fn is_json(kind: &[u8]) -> bool {
     let kind = String::from_utf8_lossy(kind).to_ascii_lowercase();
     let (media, parameters) = kind.split_once(';').unwrap_or((&kind, ""));
-    let charset = parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("charset="));
-    let is_utf8 = charset.is_none_or(|charset| charset.trim_matches('"') == "utf-8");
-    let media = media.trim();
-    is_utf8 && (media == "application/json" || media.starts_with("application/") && media.ends_with("+json"))
+    let media = media.trim_matches([' ', '\t']);
+    let Some(subtype) = media.strip_prefix("application/") else { return false };
+    let is_json = subtype == "json" || subtype.strip_suffix("+json").is_some_and(is_token);
+    is_json && are_parameters(parameters)
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text.chars().all(|char| char.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(char))
+}
+
+/// What follows a semicolon.
+fn are_parameters(text: &str) -> bool {
+    let text = text.trim_matches([' ', '\t']);
+    if text.is_empty() {
+        return true;
+    }
+    if let Some(rest) = text.strip_prefix(';') {
+        return are_parameters(rest);
+    }
+    let Some((name, rest)) = text.split_once('=') else { return false };
+    let (value, rest, is_whole) = if let Some(quoted) = rest.strip_prefix('"') {
+        let (mut value, mut chars) = (String::new(), quoted.chars());
+        loop {
+            match chars.next() {
+                None => return false,
+                Some('"') => break (value, chars.as_str(), true),
+                Some('\\') => value.extend(chars.next()),
+                Some(char) => value.push(char),
+            }
+        }
+    } else {
+        let end = rest.find([';', ' ', '\t']).unwrap_or(rest.len());
+        (rest[..end].to_owned(), &rest[end..], is_token(&rest[..end]))
+    };
+    let is_utf_8 = name != "charset" || value == "utf-8" || value == "utf8";
+    let rest = rest.trim_matches([' ', '\t']);
+    is_token(name)
+        && is_whole
+        && is_utf_8
+        && (rest.is_empty() || rest.starts_with(';'))
+        && are_parameters(rest)
 }
 
 fn is_payment_body(body: &[u8]) -> bool {

@@ -12,14 +12,18 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// The fields that lb sends on.
-const FIELDS: [&str; 5] = ["content-encoding", "content-length", "content-type", "host", "x-rinha-token"];
+const FIELDS: [&str; 6] =
+    ["accept", "content-encoding", "content-length", "content-type", "host", "x-rinha-token"];
 
 /// What it is about in a request, in a few letters.
 pub(crate) fn digest(request: &Request) -> String {
     let mut hasher = DefaultHasher::new();
     let field = |name: &str| request.values(name).next().unwrap_or(b"(none)").to_vec();
     let fields = ["content-type", "content-encoding", "x-rinha-token"].map(field);
-    (&request.method, &request.target, fields, &request.body).hash(&mut hasher);
+    // Of a request that only reads, and as one list.
+    let is_reading = matches!(request.method.as_str(), "GET" | "HEAD");
+    let accept = request.values("accept").filter(|_| is_reading).collect::<Vec<_>>().join(&b", "[..]);
+    (&request.method, &request.target, fields, accept, &request.body).hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 

@@ -171,7 +171,7 @@ impl Connection {
 
     /// More has come than the request at hand.
     pub(super) fn has_more(&self) -> bool {
-        self.reader.borrow().held_len() > 0
+        self.reader.borrow().has_begun()
     }
 
     /// Another process can have it: it is at rest, or only looked at, and nobody works on an answer.
@@ -298,8 +298,7 @@ impl Connection {
     /// The answer is in the socket, whole.
     pub(super) fn on_answer(&self) {
         self.is_for_present_client.set(false);
-        let is_idle = self.reader.borrow().held_len() == 0;
-        self.enter(if is_idle { Phase::Idle } else { Phase::Receiving });
+        self.enter(if self.has_more() { Phase::Receiving } else { Phase::Idle });
         if let Some(place) = &self.place {
             // It can only be ours still: lb gives nobody a client whose bytes are taken.
             self.is_consumed.set(!place.rest());
@@ -323,7 +322,7 @@ impl Connection {
                 Err(refused) => return Poll::Ready(Ok(Event::Refused(refused))),
                 Ok(Next::More | Next::Word) => (),
             }
-            let has_begun = self.reader.borrow().held_len() > 0;
+            let has_begun = self.has_more();
             if has_begun && self.phase.get() == Phase::Idle {
                 self.enter(Phase::Receiving);
             }

@@ -1,6 +1,6 @@
 //! The head of a request: httparse reads it, and what CONTRACT section 5 says about it is checked here. Pure.
 //!
-//! What counts of a head is its method, its target, how its body is framed, and eight fields ([`Known`]); the others must
+//! What counts of a head is its method, its target, how its body is framed, and nine fields ([`Known`]); the others must
 //! be well-formed and mean nothing. Nothing is copied: a [`Head`] says where in the bytes things stand.
 
 use super::reply::Reply;
@@ -31,6 +31,8 @@ pub(super) struct Head {
     pub(super) content_type: Option<Range<usize>>,
     pub(super) content_encoding: Option<Range<usize>>,
     pub(super) token: Option<Range<usize>>,
+    /// Of a request that only reads.
+    pub(super) accept: Vec<Range<usize>>,
     pub(super) framing: Framing,
     /// The client waits for a word (`Expect: 100-continue`) before it sends the body.
     pub(super) expects_word: bool,
@@ -47,6 +49,7 @@ pub(super) struct Head {
 enum Known {
     Host,
     Expect,
+    Accept,
     Connection,
     ContentType,
     Token,
@@ -56,11 +59,11 @@ enum Known {
 }
 
 impl Known {
-    /// Their names are all of different lengths.
     fn of(name: &str) -> Option<Self> {
         let (known, known_name) = match name.len() {
             4 => (Self::Host, "host"),
-            6 => (Self::Expect, "expect"),
+            6 if name.starts_with(['e', 'E']) => (Self::Expect, "expect"),
+            6 => (Self::Accept, "accept"),
             10 => (Self::Connection, "connection"),
             12 => (Self::ContentType, "content-type"),
             13 => (Self::Token, TOKEN),
@@ -99,7 +102,7 @@ pub(super) const BODY_TOO_LARGE: Flaw =
     Flaw::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "send a body of at most 4 KiB");
 const LINE_TOO_LONG: Flaw =
     Flaw::new(StatusCode::URI_TOO_LONG, "target_too_long", "send a request line of at most 2 KiB");
-const FIELDS_TOO_LARGE: Flaw = Flaw::new(
+pub(super) const FIELDS_TOO_LARGE: Flaw = Flaw::new(
     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     "head_too_large",
     "send at most 64 header fields and 8 KiB of them",
@@ -117,6 +120,7 @@ struct Fields<'a> {
     content_type: Option<&'a [u8]>,
     content_encoding: Option<&'a [u8]>,
     token: Option<&'a [u8]>,
+    accept: Vec<&'a [u8]>,
     length: Option<usize>,
     codings: usize,
     is_chunked: bool,
@@ -150,9 +154,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Flaw> {
         return Err(FIELDS_TOO_LARGE);
     }
     let is_old = version == 0;
-    let fields = Fields::read(request.headers)?;
-    let passed_on = [fields.content_type, fields.content_encoding, fields.token];
-    if passed_on.into_iter().flatten().map(<[u8]>::len).sum::<usize>() > PASSED_ON_BYTES_MAX {
+    let fields = Fields::read(request.headers, matches!(method, "GET" | "HEAD"))?;
+    let passed_on = [fields.content_type, fields.content_encoding, fields.token].into_iter().flatten();
+    let passed_on_len = passed_on.map(<[u8]>::len).sum::<usize>();
+    if passed_on_len + fields.accept.iter().map(|value| value.len() + 2).sum::<usize>() > PASSED_ON_BYTES_MAX
+    {
         return Err(FIELDS_TOO_LARGE);
     }
     let framing = fields.framing(is_old)?;
@@ -181,6 +187,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Flaw> {
         content_type: fields.content_type.map(place),
         content_encoding: fields.content_encoding.map(place),
         token: fields.token.map(place),
+        accept: fields.accept.into_iter().map(place).collect(),
         framing,
         expects_word: fields.expects_word && !is_old,
         is_last: fields.says_close || is_old && !fields.says_keep_alive,
@@ -190,7 +197,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Flaw> {
 }
 
 impl<'a> Fields<'a> {
-    fn read(headers: &[httparse::Header<'a>]) -> Result<Self, Flaw> {
+    /// What a client wants to get counts for a request that `is_reading`: no other has an answer of several forms.
+    fn read(headers: &[httparse::Header<'a>], is_reading: bool) -> Result<Self, Flaw> {
         let mut fields = Self::default();
         for header in headers {
             let value = header.value.trim_ascii();
@@ -204,6 +212,8 @@ impl<'a> Fields<'a> {
                     fields.types += 1;
                     fields.content_type = Some(value);
                 }
+                Some(Known::Accept) if is_reading => fields.accept.push(value),
+                Some(Known::Accept) => (),
                 Some(Known::ContentEncoding) => fields.content_encoding = Some(value),
                 Some(Known::Token) => fields.token = fields.token.or(Some(value)),
                 Some(Known::ContentLength) => {

@@ -1,6 +1,8 @@
 //! An answer: what a handler says, and how it is put to the client.
 
+use super::Request;
 use crate::time::Timestamp;
+use crate::{media, metrics};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -27,9 +29,12 @@ pub struct Reply {
 /// `Content-Type` of JSON.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Prometheus' own name for its text (the OpenMetrics form).
-const METRICS: HeaderValue =
+/// Prometheus' name for OpenMetrics ...
+const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// ... and for its own older text.
+const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// All that an answer says beside its body, a long `Allow` excepted.
 const HEAD_BYTES_MAX: usize = 256;
@@ -51,10 +56,17 @@ impl Reply {
         Self { status, body, content_type: JSON, allow: None, retry_after: false, close: false }
     }
 
-    /// Numbers for Prometheus.
+    /// Numbers for Prometheus, which are given as OpenMetrics: in that form for a client that asks for it, else as text
+    /// 0.0.4, which every reader of metrics knows.
     #[must_use]
-    pub fn metrics(text: String) -> Self {
-        Self { content_type: METRICS, ..Self::json(StatusCode::OK, text) }
+    pub fn metrics(openmetrics: String, request: &Request) -> Self {
+        let accept = request.accept.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
+        let (content_type, text) = if media::prefers_openmetrics(accept) {
+            (OPENMETRICS, openmetrics)
+        } else {
+            (METRICS_TEXT, metrics::as_text(&openmetrics))
+        };
+        Self { content_type, ..Self::json(StatusCode::OK, text) }
     }
 
     /// An answer without a body.
@@ -103,7 +115,8 @@ impl Reply {
         put(self.status.as_str().as_bytes());
         put(b" ");
         put(self.status.canonical_reason().unwrap_or_default().as_bytes());
-        if !self.body.is_empty() {
+        // An answer to HEAD that comes from a backend has its type, and lost its body there.
+        if !self.body.is_empty() || asker.is_head {
             put(b"\r\ncontent-type: ");
             put(self.content_type.as_bytes());
         }
@@ -194,7 +207,10 @@ mod tests {
             text(&Reply::json(StatusCode::OK, "{}"), head),
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
         );
-        assert_eq!(text(&Reply::empty(StatusCode::OK), head), "HTTP/1.1 200 OK\r\n\r\n");
+        assert_eq!(
+            text(&Reply::empty(StatusCode::OK), head),
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n"
+        );
         let old = Asker { is_head: false, is_old: true };
         assert_eq!(
             text(&Reply::empty(StatusCode::OK), old),

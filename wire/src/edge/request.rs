@@ -23,6 +23,8 @@ pub struct Request {
     pub content_encoding: Option<HeaderValue>,
     /// `X-Rinha-Token`.
     pub token: Option<HeaderValue>,
+    /// `Accept` of a request that only reads, as one list (RFC 9110 section 5.3).
+    pub accept: Option<HeaderValue>,
     /// The whole body.
     pub body: Bytes,
 }
@@ -86,6 +88,8 @@ pub(super) struct Reader {
     held: Vec<u8>,
     /// In so many bytes no head ends.
     seen: usize,
+    /// Bytes of empty lines before the request at hand, which are dropped as they come (RFC 9112 section 2.2).
+    skipped: usize,
     /// A request whose head has come, and its body has not.
     begun: Option<Box<Begun>>,
 }
@@ -102,6 +106,31 @@ impl Reader {
     /// Takes what has come.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
+        if self.begun.is_none() {
+            self.skip_empty_lines();
+        }
+    }
+
+    /// Drops empty lines before a request. A CR whose LF has not come stays.
+    fn skip_empty_lines(&mut self) {
+        let mut len = 0;
+        loop {
+            match &self.held[len..] {
+                [b'\r', b'\n', ..] => len += 2,
+                [b'\n', ..] => len += 1,
+                _ => break,
+            }
+        }
+        if len > 0 {
+            self.held.drain(..len);
+            self.skipped += len;
+            self.seen = 0;
+        }
+    }
+
+    /// True when a part of a request has come; an empty line, or its CR, is none.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.is_some() || !matches!(self.held[..], [] | [b'\r'])
     }
 
     /// Bytes that have come and belong to no whole request yet.
@@ -114,7 +143,7 @@ impl Reader {
     /// # Errors
     /// What is said to who sends something else. Nothing that comes after it is a request.
     pub(super) fn next(&mut self) -> Result<Next, Refused> {
-        let is_head = self.held.trim_ascii_start().starts_with(b"HEAD ");
+        let is_head = self.held.starts_with(b"HEAD ");
         self.read().map_err(|flaw| Refused { flaw, is_head })
     }
 
@@ -158,6 +187,10 @@ impl Reader {
     }
 
     fn head(&mut self) -> Result<Option<Head>, Flaw> {
+        // Empty lines are borne, but not for ever.
+        if self.skipped > HEAD_BYTES_MAX {
+            return Err(head::FIELDS_TOO_LARGE);
+        }
         // A head ends with a line, and one that never can is known by a byte that no head has.
         let decides = |byte: &u8| *byte == b'\n' || byte.is_ascii_control() && !matches!(byte, b'\r' | b'\t');
         let is_long = self.held.len() > REQUEST_LINE_BYTES_MAX && self.seen <= REQUEST_LINE_BYTES_MAX
@@ -174,7 +207,8 @@ impl Reader {
     fn cut(&mut self, head: &Head, end: usize, body: Option<Vec<u8>>) -> Result<Next, Flaw> {
         let rest = self.held.split_off(end);
         let bytes = Bytes::from(mem::replace(&mut self.held, rest));
-        self.seen = 0;
+        (self.seen, self.skipped) = (0, 0);
+        self.skip_empty_lines();
         let part = |range: &Range<usize>| bytes.slice(range.clone());
         let field = |range: &Option<Range<usize>>| {
             range.as_ref().and_then(|range| HeaderValue::from_maybe_shared(part(range)).ok())
@@ -185,10 +219,23 @@ impl Reader {
             content_type: field(&head.content_type),
             content_encoding: field(&head.content_encoding),
             token: field(&head.token),
+            accept: accept(&bytes, &head.accept),
             body: body.map_or_else(|| bytes.slice(head.len..), Bytes::from),
         };
         Ok(Next::Whole(Box::new(Whole { request, is_last: head.is_last, is_old: head.is_old })))
     }
+}
+
+/// Several fields are one list.
+fn accept(bytes: &Bytes, fields: &[Range<usize>]) -> Option<HeaderValue> {
+    let list = match fields {
+        [] => return None,
+        [one] => bytes.slice(one.clone()),
+        several => {
+            several.iter().map(|range| &bytes[range.clone()]).collect::<Vec<_>>().join(&b", "[..]).into()
+        }
+    };
+    HeaderValue::from_maybe_shared(list).ok()
 }
 
 /// Of a path, a whole address, or `*`.
@@ -285,6 +332,31 @@ mod tests {
             };
             assert_eq!(refusal, status);
         }
+    }
+
+    #[test]
+    fn an_empty_line_alone_is_no_request_and_is_not_held() {
+        let mut reader = Reader::default();
+        for piece in ["", "\r\n", "\n", "\r", "\n\r\n", "\r"] {
+            reader.push(piece.as_bytes());
+            assert!(matches!(reader.next(), Ok(Next::More)));
+            assert!(!reader.has_begun() && reader.held_len() <= 1);
+        }
+        reader.push(b"\nG");
+        assert!(reader.has_begun());
+        let mut reader = Reader::default();
+        reader.push([PAYMENT, "\r\n\r"].concat().as_bytes());
+        assert!(matches!(reader.next(), Ok(Next::Whole(_))));
+        assert!(!reader.has_begun() && reader.held_len() == 1);
+        reader.push(b"\n\r\n");
+        reader.push(PAYMENT.as_bytes());
+        assert!(matches!(reader.next(), Ok(Next::Whole(_))));
+        // Another byte behind a CR is no empty line.
+        reader.push(b"\r");
+        reader.push(b"G");
+        assert!(reader.has_begun());
+        let (requests, rest) = read("\r\n".repeat(HEAD_BYTES_MAX).as_bytes(), 100);
+        assert_eq!((requests.len(), rest), (0, Err(431)));
     }
 
     #[test]
