@@ -13,13 +13,23 @@ const BACKLOG: i32 = 4_096;
 /// How long a connection on which nothing has come is the kernel's alone, in seconds.
 const SILENT_S: i32 = 1;
 
+/// What the kernel keeps of a client's requests that is not taken, in bytes. By itself it lets this grow to some megabytes
+/// for each connection, and a client decides how fast. Far less would not do: a request that is only looked at stays in a
+/// packet of up to 64 KiB, all of which counts for as long as a byte of it is there, and beside it the rest must have room.
+const RECEIVE_BUFFER_BYTES: usize = 128 << 10;
+
+/// What the kernel keeps of answers that a client does not read, in bytes: more than the longest answer.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+
 /// `TCP_DEFER_ACCEPT`, tcp(7).
 #[derive(Clone)]
 struct DeferAccept;
 
 nix::setsockopt_impl!(DeferAccept, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32, SetStruct<i32>);
 
-/// Binds the clients' port. The listener is non-blocking; what else is set here, accepted sockets inherit.
+/// Binds the clients' port. The kernel keeps at most [`RECEIVE_BUFFER_BYTES`] and [`SEND_BUFFER_BYTES`] for each client,
+/// and as much again for its own bookkeeping (socket(7)); in a control group of version 2 that is memory of the group. The
+/// listener is non-blocking; what else is set here, accepted sockets inherit.
 ///
 /// A connection is there to be accepted once something has come on it, or after [`SILENT_S`]. Nearly everybody who connects
 /// asks at once, so the balancer is woken once for both, and the api finds the request when it gets the client.
@@ -35,6 +45,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
+    // Before it listens: the receive buffer decides on the window that is offered to clients.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     setsockopt(&socket, DeferAccept, &SILENT_S)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -44,6 +57,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::SockRef;
     use std::io::{Read, Write};
     use std::net::{Ipv4Addr, TcpStream};
 
@@ -63,6 +77,18 @@ mod tests {
         assert_eq!(&byte, b"?");
         assert!(peers.contains(&silent.local_addr().unwrap()));
         is_first
+    }
+
+    #[test]
+    fn the_kernel_holds_little_of_a_client_that_does_not_read() {
+        let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"?").unwrap();
+        let accepted = SockRef::from(&listener.accept().unwrap().0).try_clone().unwrap();
+        // The kernel sets twice as much, for its own bookkeeping.
+        assert_eq!(accepted.recv_buffer_size().unwrap(), 2 * RECEIVE_BUFFER_BYTES);
+        assert_eq!(accepted.send_buffer_size().unwrap(), 2 * SEND_BUFFER_BYTES);
     }
 
     #[test]
