@@ -45,6 +45,7 @@ impl Metrics {
             one(self.edge.handed_off_len()),
         );
         snapshot.gauge("calls", "Posts to processors that are out", one(self.link.calls_len()));
+        self.edge.held_bytes().report(&mut snapshot, &[api()]);
         snapshot.render("api")
     }
 }

@@ -177,6 +177,67 @@ fn who_has_gone_leaves_its_slot_and_its_descriptor_to_the_next() {
     }
 }
 
+/// Clients of each balancer that hold all they can, and how many bytes their process may hold.
+const HOSTILE: usize = 300;
+const HELD_BYTES_MAX: &str = "400000";
+
+/// All that a client can make a process hold without being refused: most of a head, most of a chunk, trailers, a body
+/// that does not come whole, and many answers that it does not read.
+fn hostile_requests() -> [Vec<u8>; 5] {
+    let line = format!("POST /payments?{} HTTP/1.1\r\nHost: espora\r\n", "a".repeat(1_900));
+    let head = format!("{line}A: {}\r\n", "a".repeat(7_500));
+    let chunk = format!("{head}Transfer-Encoding: chunked\r\n\r\nfff\r\n{}", "a".repeat(4_095));
+    let trailers = format!("{chunk}\r\n0\r\nX: {}", "a".repeat(8_000));
+    let body = format!("{head}Content-Length: 4096\r\n\r\n{}", "a".repeat(4_095));
+    let unread = String::from_utf8(get("/metrics").repeat(500)).expect("it is text");
+    [head, chunk, trailers, body, unread].map(String::into_bytes)
+}
+
+/// What the processes behind a balancer say of the bytes that they hold: the most, the bound, and connections ended.
+fn held_bytes(ways: &[Way], process: &str) -> Vec<[u64; 3]> {
+    let of = |way: &Way| {
+        let answer = way.ask(&get("/metrics")).expect("metrics");
+        let number = |name: &str| {
+            let is_it = |line: &&str| {
+                line.strip_prefix(process)
+                    .and_then(|line| line.strip_prefix(name))
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            };
+            let line = answer.body.lines().find(is_it).and_then(|line| line.rsplit(' ').next());
+            line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name} in {}", answer.body))
+        };
+        ["_held_bytes_peak", "_held_bytes_max", "_held_bytes_ended_total"].map(number)
+    };
+    ways.iter().map(of).collect()
+}
+
+#[test]
+fn clients_that_hold_all_they_can_end_before_others_lack_memory() {
+    let args = vec!["--held-bytes-max", HELD_BYTES_MAX];
+    let setup = Setup { api_args: args.clone(), lb_args: args, ..Setup::default() };
+    let system = System::start_as(setup, None);
+    let apis = [system.api(0), system.api(1)];
+    let balancers = [(system.lb(), vec![system.lb_admin()], "lb"), (system.hand_off(), apis.to_vec(), "api")];
+    for (way, holders, process) in balancers {
+        let mut hostile = Vec::new();
+        for (number, request) in hostile_requests().iter().cycle().take(HOSTILE).enumerate() {
+            let client = way.connect();
+            // Some have been ended before they have sent all.
+            let _ = client.writer().write_all(request);
+            hostile.push(client);
+            if number % 10 == 0 {
+                assert!(is_answered(&way), "beside {number} of them, {way}\n{}", system.logs());
+            }
+        }
+        assert!((0..50).all(|_| is_answered(&way)), "{way}\n{}", system.logs());
+        let seen = held_bytes(&holders, process);
+        println!("{way}: the most, the bound, connections ended: {seen:?}");
+        for [peak, max, ended] in seen {
+            assert!(max / 2 < peak && peak <= max && ended > 0, "{peak} of {max}, {ended} ended, {way}");
+        }
+    }
+}
+
 /// How long a disk takes that stands still, and how long nothing is taken until that is no accident.
 const FLUSH_DELAY: Duration = Duration::from_secs(30);
 const NOTHING_TAKEN: Duration = Duration::from_secs(2);

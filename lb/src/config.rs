@@ -44,9 +44,29 @@ pub struct Config {
     /// Take over the sockets and the clients of the balancer that runs on SOCKET_DIR, which then ends
     #[arg(long, env = "TAKE_OVER", value_parser = clap::builder::BoolishValueParser::new())]
     pub take_over: bool,
-    /// Client connections that are served at a time; more get 503
-    #[arg(long, env = "CONNECTIONS_MAX", default_value_t = wire::edge::CONNECTIONS_MAX_DEFAULT)]
-    pub connections_max: usize,
+    /// Client connections that are served at a time; more get 503 [default: 20000, or as many as half of the memory limit
+    /// has room for]
+    #[arg(long, env = "CONNECTIONS_MAX")]
+    pub connections_max: Option<usize>,
+    /// Bytes that are held for all clients together: parts of requests, and answers that they do not read. At the bound
+    /// those end that have held some longest [default: an eighth of the memory limit, 64 MiB without one]
+    #[arg(long, env = "HELD_BYTES_MAX", value_parser = clap::value_parser!(u64).range(wire::edge::HELD_BYTES_MAX_MIN..))]
+    pub held_bytes_max: Option<u64>,
+}
+
+impl Config {
+    /// Connections that are served at a time.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.connections_max.unwrap_or_else(|| wire::edge::connections_max_by(wire::memory::limit()))
+    }
+
+    /// Bytes that may be held for all clients together.
+    #[must_use]
+    pub fn held_bytes_max(&self) -> usize {
+        let given = self.held_bytes_max.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        given.unwrap_or_else(|| wire::edge::held_bytes_max_by(wire::memory::limit()))
+    }
 }
 
 /// How requests get to the apis.

@@ -58,5 +58,6 @@ pub fn of_forward(forward: &Forward, clients: &Edge) -> String {
         each(&|backend| u64::from(backend.load().is_suspect)),
     );
     snapshot.gauge("connections", "Client connections", plain(clients.len() as u64));
+    clients.held_bytes().report(&mut snapshot, &[]);
     snapshot.render("lb")
 }

@@ -35,6 +35,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections to `lb.sock`.
 const ADMIN_CONNECTIONS_MAX: usize = 16;
 
+/// Bytes held for them: many times the metrics for each.
+const ADMIN_HELD_BYTES_MAX: usize = 1 << 20;
+
 /// What serves the clients.
 #[derive(Clone)]
 enum Balancer {
@@ -129,15 +132,15 @@ impl Balancer {
                 let forward = Rc::new(Forward::new(config.backends.iter().map(backend).collect()));
                 // As long as the process, its end included: what waits for an answer then must not wait for ever either.
                 tokio::task::spawn_local(check_backends(Rc::clone(&forward)));
-                Self::Forward(Rc::new(Forwarding {
-                    clients: Rc::new(Edge::new(config.connections_max)),
-                    forward,
-                }))
+                let clients =
+                    Edge::new(config.connections_max()).with_held_bytes_max(config.held_bytes_max());
+                Self::Forward(Rc::new(Forwarding { clients: Rc::new(clients), forward }))
             }
             Mode::HandOff => {
                 let backend = |name: &String| (name.clone(), control_path(&config.socket_dir, name));
                 let backends = config.backends.iter().map(backend);
-                let hand_off = HandOff::new(Rc::clone(clients), backends, config.connections_max, holdings)?;
+                let hand_off =
+                    HandOff::new(Rc::clone(clients), backends, config.connections_max(), holdings)?;
                 Self::HandOff(Rc::new(RefCell::new(hand_off)))
             }
         })
@@ -281,7 +284,8 @@ async fn check_backends(forward: Rc<Forward>) {
 }
 
 async fn accept_admins(listener: &UnixListener, balancer: &Balancer) {
-    let admins = Rc::new(Edge::new(ADMIN_CONNECTIONS_MAX));
+    let admins = Edge::new(ADMIN_CONNECTIONS_MAX).with_held_bytes_max(ADMIN_HELD_BYTES_MAX);
+    let admins = Rc::new(admins);
     let accept = async {
         loop {
             let Ok(stream) = UnixStream::accept(listener).await else {

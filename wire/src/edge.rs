@@ -17,9 +17,15 @@
 //! followed by a lingering close: shut down writing, read a little, then close, since closing with unread bytes resets the
 //! connection and with it the answer.
 //!
-//! Bounds: [`CONNECTIONS_MAX_DEFAULT`] connections, [`REQUEST_LINE_BYTES_MAX`], [`HEAD_BYTES_MAX`], [`FIELDS_MAX`],
-//! [`BODY_BYTES_MAX`], [`REQUEST_PATIENCE`], [`IDLE_PATIENCE`].
+//! All bytes that are held for clients together have a bound ([`budget`]): parts of requests, requests that are being
+//! answered, answers that are not read. When they reach it, the connections end that have held some longest without
+//! completing their request or reading their answer; a request for which there is still no memory is refused with 503.
+//! A quarter of it stays for short requests that come alone, so that clients that send many at once do not use it up.
+//!
+//! Bounds: [`CONNECTIONS_MAX_DEFAULT`] connections, [`HELD_BYTES_MAX_DEFAULT`], [`REQUEST_LINE_BYTES_MAX`],
+//! [`HEAD_BYTES_MAX`], [`FIELDS_MAX`], [`BODY_BYTES_MAX`], [`REQUEST_PATIENCE`], [`WRITE_TIMEOUT`], [`IDLE_PATIENCE`].
 
+mod budget;
 mod chunks;
 mod connection;
 mod head;
@@ -28,17 +34,22 @@ mod request;
 mod stream;
 
 use crate::handoff::Place;
+use crate::metrics::Snapshot;
+use budget::{Budget, Share};
 use connection::{Check, Connection, Event, Order, Phase};
+use head::NO_MEMORY;
 pub use head::TOKEN;
 use http::Method;
 use reply::Asker;
 pub use reply::{JSON, Reply};
 pub use request::Request;
 use request::{Refused, Whole};
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -49,8 +60,32 @@ use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Connections that one process serves at a time unless told otherwise (`CONNECTIONS_MAX`).
+/// Connections that one process serves at a time unless told otherwise (`CONNECTIONS_MAX`), or a memory limit has no room
+/// for so many.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
+
+/// Bytes held for all clients of a process without a memory limit, unless told otherwise (`HELD_BYTES_MAX`).
+pub const HELD_BYTES_MAX_DEFAULT: usize = 64 << 20;
+
+/// The least that this bound may be: any request has room twice, and the longest answer.
+pub const HELD_BYTES_MAX_MIN: u64 = 128 << 10;
+
+/// What a connection takes that holds nothing, in bytes: 1 KiB here and 2 KiB in the kernel, which counts for a control
+/// group, too.
+const CONNECTION_BYTES: u64 = 3 << 10;
+
+/// The part of a memory limit that connections may take which hold nothing.
+const CONNECTIONS_PART: u64 = 2;
+
+/// The part of a memory limit that bytes held for clients may be. An allocator takes up to two and a half times as much
+/// when thousands of pieces of all sizes come and go, and the rest is for the process itself.
+const HELD_PART: u64 = 8;
+
+/// What it takes to get a request answered beside the request and its handler, in bytes.
+const ANSWERING_BYTES: usize = 1 << 10;
+
+/// A request of so many bytes, with nothing behind it, is one of a client that holds nothing else.
+const ALONE_BYTES_MAX: usize = 2 << 10;
 
 /// Connections that are told at a time why they are not served; more are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
@@ -83,6 +118,9 @@ pub const BODY_BYTES_MAX: usize = 4 * 1024;
 /// From the first byte of a request to its last.
 pub const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a client may read nothing of an answer that does not fit into the socket.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a connection may be silent between requests, or before the first one.
 pub const IDLE_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -111,6 +149,9 @@ pub struct Edge {
     began: Instant,
     next: Cell<u64>,
     connections_max: usize,
+    /// Bytes that are held for clients, and the connections that wait for theirs.
+    budget: RefCell<Budget<Rc<Connection>>>,
+    held_bytes_counts: Cell<HeldBytesCounts>,
     turned_away: Cell<usize>,
     last_order: Cell<Option<Last>>,
     /// The first request of a connection that has just been made may still be on its way, and is waited for.
@@ -156,6 +197,62 @@ enum Step<W> {
     Over(Outcome),
 }
 
+/// What is known about bytes held for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldBytes {
+    /// Held now.
+    pub now: usize,
+    /// The most that were ever held.
+    pub peak: usize,
+    /// How many may be held.
+    pub max: usize,
+    /// Connections that were ended so that others have room.
+    pub ended: u64,
+    /// Requests that were refused because nothing could be ended.
+    pub refused: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct HeldBytesCounts {
+    ended: u64,
+    refused: u64,
+}
+
+impl HeldBytes {
+    /// Gives these numbers names. `labels` are on each of them.
+    pub fn report(&self, snapshot: &mut Snapshot, labels: &[(&'static str, String)]) {
+        let one = |value: u64| vec![(labels.to_vec(), value)];
+        snapshot.counter(
+            "held_bytes_ended",
+            "Connections ended because too many bytes were held for clients",
+            one(self.ended),
+        );
+        snapshot.counter(
+            "held_bytes_refused",
+            "Requests refused because too many bytes were held for clients",
+            one(self.refused),
+        );
+        snapshot.gauge("held_bytes", "Bytes held for clients", one(self.now as u64));
+        snapshot.gauge("held_bytes_peak", "The most bytes that were held for clients", one(self.peak as u64));
+        snapshot.gauge("held_bytes_max", "Bytes that may be held for clients", one(self.max as u64));
+    }
+}
+
+/// How many connections a process may have with this memory limit.
+#[must_use]
+pub fn connections_max_by(memory_limit: Option<u64>) -> usize {
+    let room = memory_limit.map(|limit| limit / CONNECTIONS_PART / CONNECTION_BYTES);
+    let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
+    room.min(CONNECTIONS_MAX_DEFAULT)
+}
+
+/// How many bytes a process may hold for clients with this memory limit.
+#[must_use]
+pub fn held_bytes_max_by(memory_limit: Option<u64>) -> usize {
+    let Some(limit) = memory_limit else { return HELD_BYTES_MAX_DEFAULT };
+    usize::try_from((limit / HELD_PART).max(HELD_BYTES_MAX_MIN)).unwrap_or(usize::MAX)
+}
+
 /// Why a connection is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -182,12 +279,30 @@ impl Edge {
             began: Instant::now(),
             next: Cell::new(0),
             connections_max,
+            budget: RefCell::new(Budget::new(HELD_BYTES_MAX_DEFAULT)),
+            held_bytes_counts: Cell::default(),
             turned_away: Cell::new(0),
             last_order: Cell::new(None),
             waits_for_fresh: Cell::new(false),
             heir: RefCell::default(),
             empty: Notify::new(),
         }
+    }
+
+    /// The same, with another bound of the bytes that are held for all clients together.
+    #[must_use]
+    pub fn with_held_bytes_max(self, bytes_max: usize) -> Self {
+        self.budget.replace(Budget::new(bytes_max));
+        self
+    }
+
+    /// Bytes held for clients.
+    #[must_use]
+    pub fn held_bytes(&self) -> HeldBytes {
+        let budget = self.budget.borrow();
+        let HeldBytesCounts { ended, refused } = self.held_bytes_counts.get();
+        let (now, peak, max) = (budget.bytes(), budget.bytes_peak(), budget.bytes_max());
+        HeldBytes { now, peak, max, ended, refused }
     }
 
     /// Connections that are served now.
@@ -236,6 +351,8 @@ impl Edge {
             if is_taken {
                 outcome = this.drive(&connection, &handler).await;
                 if outcome == Outcome::Answered && connection.claim() {
+                    connection.drop_held();
+                    this.give_back(&connection);
                     connection.forget();
                     Box::pin(linger(&connection.stream)).await;
                 }
@@ -299,6 +416,7 @@ impl Edge {
     }
 
     fn leave(&self, connection: &Connection) {
+        self.give_back(connection);
         self.connections.borrow_mut().remove(&connection.check.get());
         if self.is_empty() {
             self.empty.notify_waiters();
@@ -313,7 +431,7 @@ impl Edge {
         loop {
             // One poll of two things, which keeps nothing of its own while it waits; the work is on the heap, because most
             // connections are silent most of the time.
-            let work = |event| Step::Answer(Box::pin(answer(connection, event, handler)));
+            let work = |event| Step::Answer(Box::pin(self.answer(connection, event, handler)));
             let step = poll_fn(|cx| {
                 if let Poll::Ready(order) = connection.poll_ordered(cx) {
                     let is_bereft = connection.is_handed_off() && !connection.has_balancer();
@@ -334,7 +452,7 @@ impl Edge {
                 }
                 let event = connection.poll_event(cx);
                 if event.is_pending() {
-                    self.hurry(connection);
+                    self.await_client(connection);
                 }
                 event.map(|event| match event {
                     Ok(Event::Over(true)) => Step::Over(Outcome::Answered),
@@ -360,13 +478,155 @@ impl Edge {
         }
     }
 
-    /// Sees to it that a connection is looked at in time whose request has begun and not come whole.
-    fn hurry(&self, connection: &Rc<Connection>) {
-        if let (Phase::Receiving, since) = connection.phase_since()
-            && self.after_ms(since + REQUEST_PATIENCE) < connection.check.get().at_ms
+    /// Nothing goes on before the client has sent more of its request or read more of its answer: sees to it that the
+    /// connection is looked at in time, and that what is held of it meanwhile is counted.
+    fn await_client(&self, connection: &Rc<Connection>) {
+        let (phase, since) = connection.phase_since();
+        let over_at = match phase {
+            Phase::Receiving => Some(since + REQUEST_PATIENCE),
+            Phase::Answering => Some(since + WRITE_TIMEOUT),
+            Phase::Idle | Phase::Handling => None,
+        };
+        if let Some(over_at) = over_at
+            && self.after_ms(over_at) < connection.check.get().at_ms
         {
-            self.put(connection, since + REQUEST_PATIENCE);
+            self.put(connection, over_at);
         }
+        match connection.memory() {
+            0 => self.give_back(connection),
+            bytes => {
+                let mut budget = self.budget.borrow_mut();
+                connection.share.set(budget.wait(connection.share.get(), bytes, || Rc::clone(connection)));
+                let bound = budget.bound(true);
+                drop(budget);
+                self.make_room(bound);
+                self.budget.borrow_mut().note_peak();
+            }
+        }
+    }
+
+    /// Counts a whole request, which its handler may have to copy once, and the handler itself. False when there is no
+    /// memory for them, though all have gone that could; a short request that comes alone has a part of its own.
+    fn admit(&self, connection: &Connection, whole: &Whole, handler_bytes: usize) -> bool {
+        let bytes = 2 * whole.memory + handler_bytes + ANSWERING_BYTES + connection.memory();
+        let share = self.budget.borrow_mut().hold(connection.share.get(), bytes);
+        connection.share.set(share);
+        let is_alone = connection.memory() == 0 && whole.memory <= ALONE_BYTES_MAX;
+        let bound = self.budget.borrow().bound(is_alone);
+        self.make_room(bound);
+        let is_admitted = self.budget.borrow().bytes() <= bound;
+        if !is_admitted {
+            self.give_back(connection);
+            let counts = self.held_bytes_counts.get();
+            self.held_bytes_counts.set(HeldBytesCounts { refused: counts.refused + 1, ..counts });
+        }
+        self.budget.borrow_mut().note_peak();
+        is_admitted
+    }
+
+    fn give_back(&self, connection: &Connection) {
+        let share = connection.share.take();
+        if share != Share::default() {
+            self.budget.borrow_mut().give_back(share);
+        }
+    }
+
+    /// Ends connections until the bytes that are held are at most so many, or no connection is left to go.
+    fn make_room(&self, bound: usize) {
+        while let Some(connection) = self.first_to_go(bound) {
+            connection.drop_held();
+            connection.order(Order::End);
+            self.give_back(&connection);
+            let counts = self.held_bytes_counts.get();
+            self.held_bytes_counts.set(HeldBytesCounts { ended: counts.ended + 1, ..counts });
+        }
+    }
+
+    fn first_to_go(&self, bound: usize) -> Option<Rc<Connection>> {
+        self.budget.borrow().first_to_go(bound).map(Rc::clone)
+    }
+
+    /// Gets what has come answered. `None` when the connection goes on.
+    async fn answer<H, F>(&self, connection: &Rc<Connection>, event: Event, handler: &H) -> Option<Outcome>
+    where
+        H: Fn(Request) -> F,
+        F: Future<Output = Reply>,
+    {
+        let event = match event {
+            Event::Request(whole) if !self.admit(connection, &whole, size_of::<F>()) => {
+                let is_head = whole.request.method == Method::HEAD;
+                Event::Refused(Refused { flaw: NO_MEMORY, is_head })
+            }
+            event => event,
+        };
+        let (reply, asker) = match event {
+            Event::Word => {
+                let is_told =
+                    connection.consume_all().is_ok() && self.write(connection, WORD.into()).await.is_ok();
+                connection.on_word();
+                return (!is_told).then_some(Outcome::Ended);
+            }
+            Event::Over(_) => return Some(Outcome::Ended),
+            Event::Refused(Refused { flaw, is_head }) => {
+                // Whatever comes behind it is no request.
+                if connection.consume_all().is_err() {
+                    return Some(Outcome::Ended);
+                }
+                let reply = flaw.reply();
+                let denies = connection.is_bereft() && reply.denies_a_record();
+                (if denies { Reply::unknown().closing() } else { reply }, Asker { is_head, is_old: false })
+            }
+            Event::Request(whole) => {
+                let Whole { request, is_last, is_old, .. } = *whole;
+                connection.on_request();
+                // Many small requests at once keep nobody else waiting for long.
+                consume_budget().await;
+                // Nobody gets an answer whose client is another process's, or gone.
+                if !request.is_repeatable() && connection.consume().is_err() {
+                    return Some(Outcome::Ended);
+                }
+                let asker = Asker { is_head: request.method == Method::HEAD, is_old };
+                if request.is_for_present_clients() && !connection.wait_for_client() {
+                    return Some(Outcome::Ended);
+                }
+                let records = request.method == Method::POST;
+                let mut reply = handler(request).await;
+                if connection.is_bereft() && records && reply.denies_a_record() {
+                    reply = Reply::unknown();
+                }
+                // What has come behind it is answered before the end.
+                let is_drained = connection.current_order() == Order::Drain && !connection.has_more();
+                reply.close |= is_last || is_drained;
+                (reply, asker)
+            }
+        };
+        let is_last = reply.close;
+        let bytes = reply.encode(asker);
+        drop(reply);
+        // Who dies between the first two leaves a client that is reset without an answer, so there is not even a system
+        // call between them; who dies after them, one that is reset with its answer.
+        if !connection.claim()
+            || self.write(connection, bytes.into()).await.is_err()
+            || connection.consume().is_err()
+        {
+            return Some(Outcome::Ended);
+        }
+        if is_last {
+            return Some(Outcome::Answered);
+        }
+        connection.on_answer();
+        None
+    }
+
+    /// Writes all of it, as fast as its client reads.
+    async fn write(&self, connection: &Rc<Connection>, bytes: Cow<'static, [u8]>) -> io::Result<()> {
+        if connection.begin_write(&bytes)? {
+            return Ok(());
+        }
+        // Of them the connection has what is not written.
+        drop(bytes);
+        self.await_client(connection);
+        poll_fn(|cx| connection.poll_write(cx)).await
     }
 
     /// Ends connections that have been receiving a request, or idle, for too long; for ever. It is nobody's part: what keeps
@@ -395,8 +655,9 @@ impl Edge {
             };
             let (phase, since) = connection.phase_since();
             let over_at = match phase {
-                Phase::Idle | Phase::Answering => since + IDLE_PATIENCE,
+                Phase::Idle => since + IDLE_PATIENCE,
                 Phase::Receiving => since + REQUEST_PATIENCE,
+                Phase::Answering => since + WRITE_TIMEOUT,
                 // Whatever comes then has its time from then on.
                 Phase::Handling => now + IDLE_PATIENCE,
             };
@@ -478,63 +739,6 @@ impl Refusal {
     }
 }
 
-/// Gets what has come answered. `None` when the connection goes on.
-async fn answer<H, F>(connection: &Connection, event: Event, handler: &H) -> Option<Outcome>
-where
-    H: Fn(Request) -> F,
-    F: Future<Output = Reply>,
-{
-    let (reply, asker) = match event {
-        Event::Word => {
-            let is_told = connection.consume_all().is_ok() && connection.write(WORD).await.is_ok();
-            connection.on_word();
-            return (!is_told).then_some(Outcome::Ended);
-        }
-        Event::Over(_) => return Some(Outcome::Ended),
-        Event::Refused(Refused { flaw, is_head }) => {
-            // Whatever comes behind it is no request.
-            if connection.consume_all().is_err() {
-                return Some(Outcome::Ended);
-            }
-            (flaw.reply(), Asker { is_head, is_old: false })
-        }
-        Event::Request(whole) => {
-            let Whole { request, is_last, is_old } = *whole;
-            connection.on_request();
-            // Many small requests at once keep nobody else waiting for long.
-            consume_budget().await;
-            // Nobody gets an answer whose client is another process's, or gone.
-            if !request.is_repeatable() && connection.consume().is_err() {
-                return Some(Outcome::Ended);
-            }
-            let asker = Asker { is_head: request.method == Method::HEAD, is_old };
-            if request.is_for_present_clients() && !connection.wait_for_client() {
-                return Some(Outcome::Ended);
-            }
-            let records = request.method == Method::POST;
-            let mut reply = handler(request).await;
-            if connection.is_bereft() && records && reply.denies_a_record() {
-                reply = Reply::unknown();
-            }
-            // What has come behind it is answered before the end.
-            let is_drained = connection.current_order() == Order::Drain && !connection.has_more();
-            reply.close |= is_last || is_drained;
-            (reply, asker)
-        }
-    };
-    let bytes = reply.encode(asker);
-    // Who dies between the first two leaves a client that is reset without an answer, so there is not even a system call
-    // between them; who dies after them, one that is reset with its answer.
-    if !connection.claim() || connection.write(&bytes).await.is_err() || connection.consume().is_err() {
-        return Some(Outcome::Ended);
-    }
-    if reply.close {
-        return Some(Outcome::Answered);
-    }
-    connection.on_answer();
-    None
-}
-
 /// Shuts down writing and reads until the client has seen it, so that its answer is not lost to a reset.
 async fn linger(stream: &Stream) {
     if stream.end_writing().is_ok() {
@@ -555,7 +759,8 @@ mod tests {
         let edge = Rc::new(Edge::new(1));
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let served = edge.serve(Stream::Unix(UnixStream::from_std(ours).unwrap()), None, ok);
-        assert!(size_of_val(&served) + size_of::<Connection>() <= 320);
+        let len = size_of_val(&served) + size_of::<Connection>();
+        assert!(len <= 352, "{len} bytes");
     }
 
     /// A connection to an edge over a socket, and the client's side of it.
@@ -666,6 +871,195 @@ mod tests {
         assert_eq!(edge.len(), 1);
         sweep_for(&edge, SWEEP_INTERVAL * 2).await;
         assert!(edge.is_empty());
+    }
+
+    #[test]
+    fn connections_and_what_is_held_for_them_fit_into_the_memory() {
+        for (limit_mib, connections, held_kib) in
+            [(60, 10_240, 7_680), (40, 6_826, 5_120), (1_000, 20_000, 128_000)]
+        {
+            let limit = Some(limit_mib << 20);
+            let bounds = (connections_max_by(limit), held_bytes_max_by(limit));
+            assert_eq!(bounds, (connections, held_kib << 10), "{limit_mib} MiB");
+        }
+        assert_eq!(held_bytes_max_by(Some(1)), 128 << 10);
+        let unlimited = (CONNECTIONS_MAX_DEFAULT, HELD_BYTES_MAX_DEFAULT);
+        assert_eq!((connections_max_by(None), held_bytes_max_by(None)), unlimited);
+    }
+
+    /// Lets the edge do all that it can do about what has come.
+    async fn settle() {
+        for _ in 0..50 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// What has been answered on a connection so far, and whether it has ended.
+    fn heard(client: &mut std::os::unix::net::UnixStream) -> (String, bool) {
+        let (mut bytes, mut block) = (Vec::new(), [0; 65_536]);
+        client.set_nonblocking(true).unwrap();
+        loop {
+            match client.read(&mut block) {
+                Ok(0) => return (String::from_utf8(bytes).unwrap(), true),
+                Ok(len) => bytes.extend_from_slice(&block[..len]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return (String::from_utf8(bytes).unwrap(), false);
+                }
+                // What it has sent was not read.
+                Err(_) => return (String::from_utf8(bytes).unwrap(), true),
+            }
+        }
+    }
+
+    /// All that a client can make an edge hold: a head of 10 KiB, a chunk, and trailers that never end.
+    fn hostile_requests() -> [Vec<u8>; 4] {
+        let line = format!("POST /payments?{} HTTP/1.1\r\nHost: a\r\n", "a".repeat(1_990));
+        let field = format!("A: {}", "a".repeat(7_900));
+        let coded = format!("{line}A: {}\r\nTransfer-Encoding: chunked\r\n\r\n", "a".repeat(7_900));
+        let chunk = format!("{coded}fff\r\n{}", "a".repeat(4_095));
+        let trailers = format!("{chunk}\r\n0\r\nX: {}", "a".repeat(7_900));
+        [format!("{line}{field}"), format!("{coded}ff"), chunk, trailers].map(String::into_bytes)
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn clients_that_have_held_bytes_longest_end_first_and_others_are_served() {
+        const HELD_BYTES_MAX: usize = 128 * 1024;
+        const HOSTILE: usize = 100;
+        for request in hostile_requests() {
+            let edge = Rc::new(Edge::new(HOSTILE + 1).with_held_bytes_max(HELD_BYTES_MAX));
+            let mut hostile = clients(&edge, HOSTILE);
+            for client in &mut hostile {
+                client.write_all(&request).unwrap();
+                settle().await;
+                assert!(edge.held_bytes().now <= HELD_BYTES_MAX);
+            }
+            let HeldBytes { now, peak, ended, refused, .. } = edge.held_bytes();
+            assert!(now > HELD_BYTES_MAX / 2 && peak <= HELD_BYTES_MAX, "{now} of {peak} at the most");
+            assert_eq!(refused, 0);
+            let left = hostile.iter_mut().map(heard).map(|(_, is_over)| !is_over).collect::<Vec<bool>>();
+            let count = left.iter().filter(|is_left| **is_left).count();
+            assert!(count > 2 && HOSTILE - count == usize::try_from(ended).unwrap(), "{count} are left");
+            assert!(left.is_sorted(), "the first ones have gone: {left:?}");
+            let mut client = clients(&edge, 1).remove(0);
+            client.write_all(REQUEST).unwrap();
+            settle().await;
+            assert!(heard(&mut client).0.starts_with("HTTP/1.1 200"));
+            drop((client, hostile));
+            settle().await;
+            assert_eq!((edge.len(), edge.held_bytes().now), (0, 0));
+        }
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn a_request_that_comes_in_small_pieces_takes_little_more_than_its_bytes() {
+        let edge = Rc::new(Edge::new(1));
+        let mut client = clients(&edge, 1).remove(0);
+        for piece in hostile_requests()[0].chunks(20) {
+            client.write_all(piece).unwrap();
+            sleep(Duration::from_millis(1)).await;
+        }
+        let held = edge.held_bytes().now;
+        assert!((9_900..11_000).contains(&held), "{held} bytes");
+    }
+
+    /// An answer that no socket has room for.
+    async fn long(_: Request) -> Reply {
+        Reply::json(http::StatusCode::OK, "a".repeat(1 << 20))
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn answers_that_are_not_read_are_bounded_like_requests() {
+        const HELD_BYTES_MAX: usize = 4 << 20;
+        let edge = Rc::new(Edge::new(20).with_held_bytes_max(HELD_BYTES_MAX));
+        let mut deaf = Vec::new();
+        for _ in 0..10 {
+            let (stream, mut client) = pair();
+            tokio::task::spawn_local(edge.serve(stream, None, long));
+            client.write_all(REQUEST).unwrap();
+            deaf.push(client);
+            settle().await;
+        }
+        let HeldBytes { now, peak, ended, .. } = edge.held_bytes();
+        assert!(now > HELD_BYTES_MAX / 2 && peak <= HELD_BYTES_MAX && ended > 4, "{now}, {peak}, {ended}");
+        let mut client = clients(&edge, 1).remove(0);
+        client.write_all(REQUEST).unwrap();
+        settle().await;
+        assert!(heard(&mut client).0.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn an_answer_is_held_as_long_as_its_client_goes_on_reading() {
+        let edge = Rc::new(Edge::new(2));
+        let mut both = Vec::new();
+        for _ in 0..2 {
+            let (stream, mut client) = pair();
+            tokio::task::spawn_local(edge.serve(stream, None, long));
+            client.write_all(REQUEST).unwrap();
+            both.push(client);
+        }
+        let mut read = 0;
+        for _ in 0..4 {
+            sweep_for(&edge, WRITE_TIMEOUT - SWEEP_INTERVAL).await;
+            read += heard(&mut both[0]).0.len();
+        }
+        assert_eq!(edge.len(), 1, "one that reads nothing for so long is ended");
+        assert!(read < 1 << 20);
+        while read < 1 << 20 {
+            settle().await;
+            read += heard(&mut both[0]).0.len();
+        }
+        settle().await;
+        assert_eq!(edge.held_bytes().now, 0);
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn nothing_is_held_of_a_connection_that_lingers() {
+        let edge = Rc::new(Edge::new(2));
+        let mut clients = clients(&edge, 2);
+        let last = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        for (client, request) in clients.iter_mut().zip([&last[..], b"BREW / HTTP/1.1\r\n\r\n"]) {
+            client.write_all(&[request, &[b'a'; 10_000]].concat()).unwrap();
+        }
+        settle().await;
+        let memory = edge.connections.borrow().values().map(|connection| connection.memory()).sum::<usize>();
+        assert_eq!((edge.len(), memory, edge.held_bytes().now), (2, 0, 0));
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn a_request_without_memory_for_it_is_refused_while_no_client_can_go() {
+        let request =
+            format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\n{}", "a".repeat(4_000));
+        let edge = Rc::new(Edge::new(10).with_held_bytes_max(6 * (2 * request.len() + ANSWERING_BYTES)));
+        let may_answer = Rc::new(Notify::new());
+        let mut asking = Vec::new();
+        for _ in 0..5 {
+            let (stream, mut client) = pair();
+            let may_answer = Rc::clone(&may_answer);
+            let handler = move |request| {
+                let may_answer = Rc::clone(&may_answer);
+                async move {
+                    may_answer.notified().await;
+                    ok(request).await
+                }
+            };
+            tokio::task::spawn_local(edge.serve(stream, None, handler));
+            client.write_all(request.as_bytes()).unwrap();
+            asking.push(client);
+            settle().await;
+        }
+        let (answer, is_over) = heard(&mut asking[4]);
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1"), "{answer}");
+        assert!(is_over);
+        let HeldBytes { now, max, refused, ended, .. } = edge.held_bytes();
+        assert!(now <= max && (refused, ended) == (1, 0));
+        let mut alone = clients(&edge, 1).remove(0);
+        alone.write_all(REQUEST).unwrap();
+        settle().await;
+        assert!(heard(&mut alone).0.starts_with("HTTP/1.1 200"), "a client that holds nothing");
+        may_answer.notify_waiters();
+        settle().await;
+        assert!(asking[..4].iter_mut().all(|client| heard(client).0.starts_with("HTTP/1.1 200")));
+        assert_eq!(edge.held_bytes().now, 0);
     }
 
     #[tokio::test(flavor = "local", start_paused = true)]

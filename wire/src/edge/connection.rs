@@ -9,6 +9,7 @@
 //! bytes are taken out after the answer, so that nothing is between the word and the write. What must not be decided twice
 //! is consumed and taken out before that.
 
+use super::budget::Share;
 use super::request::{Next, Reader, Refused, Whole};
 use super::stream::Stream;
 use crate::handoff::Place;
@@ -80,8 +81,12 @@ pub(super) enum Event {
 pub(super) struct Connection {
     pub(super) stream: Stream,
     pub(super) check: Cell<Check>,
+    /// Of the bytes that the process holds for its clients.
+    pub(super) share: Cell<Share>,
     place: Option<Place>,
     reader: RefCell<Reader>,
+    /// Of an answer that has no room in the socket.
+    unsent: RefCell<Option<Box<Unsent>>>,
     phase: Cell<Phase>,
     since: Cell<Instant>,
     order: Cell<Order>,
@@ -96,6 +101,15 @@ pub(super) struct Connection {
     is_fresh: Cell<bool>,
     /// The request at hand ends with its client's connection.
     is_for_present_client: Cell<bool>,
+    /// What was held of it is forgotten, and nothing that comes of it is read any more.
+    is_dropped: Cell<bool>,
+}
+
+/// Bytes of an answer, and how many of them are written.
+#[derive(Debug)]
+struct Unsent {
+    bytes: Vec<u8>,
+    written: usize,
 }
 
 impl Connection {
@@ -103,8 +117,10 @@ impl Connection {
         Self {
             stream,
             check: Cell::default(),
+            share: Cell::default(),
             place,
             reader: RefCell::default(),
+            unsent: RefCell::default(),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(Instant::now()),
             order: Cell::new(Order::GoOn),
@@ -115,13 +131,17 @@ impl Connection {
             is_over: Cell::new(false),
             is_fresh: Cell::new(true),
             is_for_present_client: Cell::new(false),
+            is_dropped: Cell::new(false),
         }
     }
 
     // What it is told.
 
     pub(super) fn order(&self, order: Order) {
-        self.order.set(order);
+        // Nothing can be made of a connection any more that was told to end.
+        if self.order.get() != Order::End {
+            self.order.set(order);
+        }
         self.is_ordered.set(true);
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -146,6 +166,21 @@ impl Connection {
 
     pub(super) fn current_order(&self) -> Order {
         self.order.get()
+    }
+
+    // What is held of it.
+
+    /// Bytes of memory for what has come of it and for what its client does not read.
+    pub(super) fn memory(&self) -> usize {
+        let unsent = self.unsent.borrow().as_ref().map_or(0, |unsent| unsent.bytes.capacity());
+        self.reader.borrow().memory() + unsent
+    }
+
+    /// Forgets what was held of it, at once. Nothing that comes of it is read as a request any more.
+    pub(super) fn drop_held(&self) {
+        self.is_dropped.set(true);
+        self.reader.take();
+        self.unsent.take();
     }
 
     // Whose it is.
@@ -269,16 +304,42 @@ impl Connection {
         self.phase.set(Phase::Handling);
     }
 
-    /// Writes an answer, or a word before it.
+    /// Writes an answer, or a word before it, as far as there is room for it. True when that is all of it; else the rest
+    /// is kept for [`Self::poll_write`].
     ///
     /// # Errors
     /// When the connection is broken.
-    pub(super) async fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        match self.stream.try_write(bytes)? {
-            written if written == bytes.len() => Ok(()),
-            written => {
-                self.enter(Phase::Answering);
-                self.stream.write_all(&bytes[written..]).await
+    pub(super) fn begin_write(&self, bytes: &[u8]) -> io::Result<bool> {
+        let written = self.stream.try_write(bytes)?;
+        if written == bytes.len() {
+            return Ok(true);
+        }
+        self.enter(Phase::Answering);
+        self.unsent.replace(Some(Box::new(Unsent { bytes: bytes[written..].to_vec(), written: 0 })));
+        Ok(false)
+    }
+
+    /// Writes the rest of it, as its client reads.
+    ///
+    /// # Errors
+    /// When the connection is broken, or [dropped](Self::drop_held).
+    pub(super) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.is_dropped.get() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            let mut unsent = self.unsent.borrow_mut();
+            let Some(rest) = unsent.as_mut() else { return Poll::Ready(Ok(())) };
+            match self.stream.try_write(&rest.bytes[rest.written..])? {
+                0 => ready!(self.stream.poll_room(cx))?,
+                written => {
+                    rest.written += written;
+                    // Its time is that without progress.
+                    self.enter(Phase::Answering);
+                }
+            }
+            if rest.written == rest.bytes.len() {
+                *unsent = None;
             }
         }
     }
@@ -316,6 +377,9 @@ impl Connection {
     /// When the connection is broken, or another process's.
     pub(super) fn poll_event(&self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
         loop {
+            if self.is_dropped.get() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
             let next = self.reader.borrow_mut().next();
             match next {
                 Ok(Next::Whole(whole)) => return Poll::Ready(Ok(Event::Request(whole))),

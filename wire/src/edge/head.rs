@@ -94,12 +94,16 @@ impl Flaw {
     }
 
     pub(super) fn reply(self) -> Reply {
-        Reply::error(self.status, self.code, self.message).closing()
+        let retry_after = self.status == StatusCode::SERVICE_UNAVAILABLE;
+        Reply { retry_after, ..Reply::error(self.status, self.code, self.message).closing() }
     }
 }
 
 pub(super) const BODY_TOO_LARGE: Flaw =
     Flaw::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "send a body of at most 4 KiB");
+/// What is said instead of an answer when the process has no memory left for the request.
+pub(super) const NO_MEMORY: Flaw =
+    Flaw::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "nothing was recorded; retry later");
 const LINE_TOO_LONG: Flaw =
     Flaw::new(StatusCode::URI_TOO_LONG, "target_too_long", "send a request line of at most 2 KiB");
 pub(super) const FIELDS_TOO_LARGE: Flaw = Flaw::new(

@@ -69,6 +69,8 @@ pub(super) struct Whole {
     pub(super) is_last: bool,
     /// It is of HTTP/1.0.
     pub(super) is_old: bool,
+    /// Bytes of memory that the request takes.
+    pub(super) memory: usize,
 }
 
 /// What is no request that we take.
@@ -78,6 +80,9 @@ pub(super) struct Refused {
     /// It claims to be one of `HEAD`, and gets no body.
     pub(super) is_head: bool,
 }
+
+/// What a request that comes in pieces gets more memory in.
+const GROWTH_BYTES: usize = 512;
 
 /// Finds requests in what has come of a connection.
 ///
@@ -105,6 +110,10 @@ struct Begun {
 impl Reader {
     /// Takes what has come.
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        // What comes in small pieces takes little more memory than it has bytes.
+        if !self.held.is_empty() && self.held.capacity() - self.held.len() < bytes.len() {
+            self.held.reserve_exact(bytes.len().max(GROWTH_BYTES));
+        }
         self.held.extend_from_slice(bytes);
         if self.begun.is_none() {
             self.skip_empty_lines();
@@ -123,9 +132,18 @@ impl Reader {
         }
         if len > 0 {
             self.held.drain(..len);
+            if self.held.is_empty() {
+                self.held = Vec::new();
+            }
             self.skipped += len;
             self.seen = 0;
         }
+    }
+
+    /// Bytes of memory that it has for what has come.
+    pub(super) fn memory(&self) -> usize {
+        let begun = self.begun.as_ref().map_or(0, |begun| size_of::<Begun>() + begun.chunks.memory());
+        self.held.capacity() + begun
     }
 
     /// True when a part of a request has come; an empty line, or its CR, is none.
@@ -205,8 +223,11 @@ impl Reader {
 
     /// Takes a request out that ends at `end`; a body in chunks is put together already.
     fn cut(&mut self, head: &Head, end: usize, body: Option<Vec<u8>>) -> Result<Next, Flaw> {
-        let rest = self.held.split_off(end);
-        let bytes = Bytes::from(mem::replace(&mut self.held, rest));
+        // What follows keeps its memory: a short request would else hold that of all that came together with it.
+        let held =
+            if self.held.len() == end { mem::take(&mut self.held) } else { self.held.drain(..end).collect() };
+        let memory = held.capacity() + body.as_ref().map_or(0, Vec::capacity);
+        let bytes = Bytes::from(held);
         (self.seen, self.skipped) = (0, 0);
         self.skip_empty_lines();
         let part = |range: &Range<usize>| bytes.slice(range.clone());
@@ -222,7 +243,7 @@ impl Reader {
             accept: accept(&bytes, &head.accept),
             body: body.map_or_else(|| bytes.slice(head.len..), Bytes::from),
         };
-        Ok(Next::Whole(Box::new(Whole { request, is_last: head.is_last, is_old: head.is_old })))
+        Ok(Next::Whole(Box::new(Whole { request, is_last: head.is_last, is_old: head.is_old, memory })))
     }
 }
 
@@ -261,7 +282,7 @@ mod tests {
         let mut pieces = bytes.chunks(piece);
         loop {
             match reader.next() {
-                Ok(Next::Whole(whole)) => requests.push(format!("{whole:?}")),
+                Ok(Next::Whole(whole)) => requests.push(format!("{:?}", Whole { memory: 0, ..*whole })),
                 Ok(Next::Word) => (),
                 Ok(Next::More) => match pieces.next() {
                     Some(piece) => reader.push(piece),
