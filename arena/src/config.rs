@@ -39,6 +39,14 @@ Exit status:
   4    a summary came late while nothing was stopped, or was neither 200 nor 503
   130  stopped by a signal";
 
+const HOSTILE_EXIT_CODES: &str = "\
+Exit status:
+  0    no process ended and every other client got its answer
+  1    arena could not do what it was asked
+  2    the command line is wrong
+  3    a process ended, or another client did not get its answer
+  130  stopped by a signal";
+
 /// Starts Espora, plays the processors and the judge, and measures.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "arena", version, after_help = EXIT_CODES)]
@@ -64,6 +72,9 @@ pub enum Command {
     /// Kill, stop and break everything under load, and compare what all sides know
     #[command(after_help = CHAOS_EXIT_CODES)]
     Chaos(Box<ChaosArgs>),
+    /// Let clients hold all the bytes that they can make every process hold, beside others that pay
+    #[command(after_help = HOSTILE_EXIT_CODES)]
+    Hostile(Box<HostileArgs>),
     /// Record every process under load with perf: flame graphs, tables, what a payment costs
     Profile(Box<ProfileArgs>),
     /// Live through many seeds of the simulated system, or tell one event by event
@@ -184,6 +195,29 @@ pub struct UpArgs {
     /// How long a payment may be in flight before an audit can miss it
     #[arg(long, value_name = "MS", default_value_t = 1_500)]
     pub audit_margin_ms: u64,
+}
+
+/// Flags of `arena hostile`.
+#[derive(Clone, Debug, Args)]
+pub struct HostileArgs {
+    #[command(flatten)]
+    /// What to start.
+    pub stack: StackArgs,
+    /// Give each process of the stack its share of 1.5 CPU and 350 MB, as docker-compose.yml does, through control groups
+    #[arg(long)]
+    pub limits: bool,
+    /// What the shares are.
+    #[command(flatten)]
+    pub split: Split,
+    /// Clients that hold all they can; each takes a descriptor here
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    pub clients: u16,
+    /// Clients that pay over a connection that they keep, and as many that pay over new ones
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub others: u16,
+    /// How long it lasts
+    #[arg(long = "for", value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3_600))]
+    pub for_s: u16,
 }
 
 /// Flags of `arena fight`.

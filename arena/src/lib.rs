@@ -7,7 +7,7 @@
 //! * the judge: [`plan`], [`client`] over an [`endpoint`], [`user`], [`sides`], [`audit`], [`judge`], and its book, the
 //!   [`tally`];
 //! * what comes of it: [`score`], [`clairvoyant`], [`reckoning`], [`report`], all of it led by [`fight`];
-//! * what it survives: [`chaos`] with real processes, [`simulation`] without;
+//! * what it survives: [`chaos`] with real processes, [`simulation`] without, and [`hostile`] clients;
 //! * where its time goes: [`profile`];
 //! * the same in simulated time: [`simulate`] for the money, the [`lab`] for the points;
 //! * how fast it is: [`mod@bench`];
@@ -25,6 +25,7 @@ pub mod config;
 pub mod containers;
 pub mod endpoint;
 pub mod fight;
+pub mod hostile;
 pub mod judge;
 pub mod lab;
 pub mod limits;

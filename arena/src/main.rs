@@ -6,7 +6,7 @@
 
 use anyhow::Context;
 use arena::config::{Arguments, Command};
-use arena::{bench, chaos, fight, lab, processor, profile, simulate, up};
+use arena::{bench, chaos, fight, hostile, lab, processor, profile, simulate, up};
 use clap::ValueEnum;
 use std::process::ExitCode;
 use tokio::runtime::{Builder, LocalOptions};
@@ -32,6 +32,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Up(args) => Box::pin(up::up(*args, envs)).await,
             Command::Fight(args) => Box::pin(fight::fight(*args, envs)).await,
             Command::Chaos(args) => Box::pin(chaos::chaos(*args, envs)).await,
+            Command::Hostile(args) => Box::pin(hostile::hostile(*args, envs)).await,
             Command::Profile(args) => Box::pin(profile::profile(*args, envs)).await,
             Command::Simulate(args) => simulate::simulate(&args),
             Command::Lab(args) => lab::lab(&args),
