@@ -54,7 +54,9 @@ impl Ask {
         match self {
             Self::Accept(id, cents) => FromApi::Accept { request, id, cents },
             Self::Summary(bounds) => FromApi::Summary { request, bounds },
-            Self::Purge => FromApi::Purge { request, deadline_us },
+            Self::Purge => {
+                FromApi::Purge { request, asked_us: deadline_us.saturating_sub(HOLD_US), deadline_us }
+            }
             Self::Metrics => FromApi::Metrics { request },
         }
     }
@@ -403,7 +405,7 @@ mod tests {
         let request = desk.ask(Ask::Purge, 7).unwrap();
         desk.withdraw(withdrawn);
         desk.connect(100);
-        assert_eq!(said(&mut desk)[1..], [FromApi::Purge { request, deadline_us: 7 + HOLD_US }]);
+        assert_eq!(said(&mut desk)[1..], [FromApi::Purge { request, asked_us: 7, deadline_us: 7 + HOLD_US }]);
         desk.withdraw(request);
         assert_eq!(desk.expire(7 + HOLD_US), [(request, Unanswered::Unknown)], "it was sent");
     }

@@ -104,7 +104,7 @@ fn each_socket_of_the_store_takes_only_what_it_is_for() {
     for frame in [
         hello,
         FromApi::Heartbeat,
-        FromApi::Purge { request: 1, deadline_us: u64::MAX },
+        FromApi::Purge { request: 1, asked_us: 1, deadline_us: u64::MAX },
         FromApi::Metrics { request: 1 },
     ] {
         assert_eq!(ask(&operators, &frame), None, "{frame:?}");

@@ -101,6 +101,8 @@ fn count(snapshot: &mut Snapshot, core: &Core, log: &Log) {
     });
     snapshot.counter("reports", "What apis reported of attempts", reports.collect());
     snapshot.counter("purges", "Purges", plain(counters.purges));
+    let refused = plain(counters.purges_refused);
+    snapshot.counter("purges_refused", "Purges that came after their deadline", refused);
     snapshot.counter("alarms", "Answers that people should look at", plain(counters.alarms));
     snapshot.counter("operations", "What operators decided", plain(counters.operations));
     snapshot.counter("log_records", "Records appended since the log began", plain(log.appended()));

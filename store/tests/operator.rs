@@ -192,13 +192,15 @@ fn store(stands: Stands) -> Store {
         Stands::Tombstone => {
             store.hear(API, FromApi::Drain);
             store.report(lease, Outcome::Lost);
-            store.hear(API, FromApi::Purge { request: 1, deadline_us: u64::MAX });
+            store.hear(API, FromApi::Purge { request: 1, asked_us: 1, deadline_us: u64::MAX });
         }
-        Stands::TombstoneOpen => store.hear(API, FromApi::Purge { request: 1, deadline_us: u64::MAX }),
+        Stands::TombstoneOpen => {
+            store.hear(API, FromApi::Purge { request: 1, asked_us: 1, deadline_us: u64::MAX })
+        }
         Stands::TombstoneOverdue => {
             store.hear(API, FromApi::Drain);
             store.report(lease, Outcome::Overdue);
-            store.hear(API, FromApi::Purge { request: 1, deadline_us: u64::MAX });
+            store.hear(API, FromApi::Purge { request: 1, asked_us: 1, deadline_us: u64::MAX });
         }
     }
     store
@@ -288,7 +290,7 @@ fn what_comes_after_its_deadline_changes_nothing() {
         store.records.clear();
         let operation = Operation::Revive(ID);
         store.hear(OPERATOR, FromApi::Operate { request: 1, deadline_us, operation });
-        store.hear(API, FromApi::Purge { request: 2, deadline_us });
+        store.hear(API, FromApi::Purge { request: 2, asked_us: 1, deadline_us });
         assert_eq!(store.records.contains(&Record::Revived { ordinal: Ordinal(0) }), is_in_time);
         assert_eq!(store.records.contains(&Record::Purged), is_in_time);
         assert!(store.sends.contains(&FromStore::Purged { request: 2, done: is_in_time }));
@@ -296,6 +298,21 @@ fn what_comes_after_its_deadline_changes_nothing() {
             |message: &FromStore| matches!(message, FromStore::Operated { done, .. } if *done == is_in_time);
         assert!(store.sends.iter().any(is_told));
     }
+}
+
+#[test]
+fn a_purge_that_a_later_one_has_overtaken_forgets_nothing_that_came_since() {
+    let mut store = Store::start();
+    store.us = 5_000_000;
+    let purge = |request, asked_us| FromApi::Purge { request, asked_us, deadline_us: asked_us + 1_000_000 };
+    store.hear(API, purge(1, 4_900_000));
+    assert_eq!(store.pay(), Accepted::Recorded);
+    store.hear(API, purge(2, 4_800_000));
+    assert!(store.sends.contains(&FromStore::Purged { request: 2, done: true }), "what it asks for is done");
+    assert_eq!(store.pay(), Accepted::Duplicate);
+    store.us += 1;
+    store.hear(API, purge(3, 5_000_001));
+    assert_eq!(store.pay(), Accepted::Recorded);
 }
 
 #[test]

@@ -269,8 +269,10 @@ pub enum FromApi {
     Purge {
         /// Repeated in the reply.
         request: u64,
-        /// Until when, on the host's monotonic clock ([`crate::time::monotonic_us`]): its asker has given up after that, and
-        /// payments that were acknowledged since must not be forgotten.
+        /// Since when its client waits, on the host's monotonic clock ([`crate::time::monotonic_us`]): a purge that took effect
+        /// later has done what this one asks for.
+        asked_us: u64,
+        /// Until when: its client has given up after that, and payments that were acknowledged since must not be forgotten.
         deadline_us: u64,
     },
     /// Your metrics, please.
@@ -768,8 +770,9 @@ impl Message for FromApi {
                 out.put_u64_le(*request);
                 put_bounds(out, *bounds);
             }),
-            Self::Purge { request, deadline_us } => frame(out, 5, |out| {
+            Self::Purge { request, asked_us, deadline_us } => frame(out, 5, |out| {
                 out.put_u64_le(*request);
+                out.put_u64_le(*asked_us);
                 out.put_u64_le(*deadline_us);
             }),
             Self::Metrics { request } => frame(out, 6, |out| out.put_u64_le(*request)),
@@ -855,7 +858,7 @@ impl Message for FromApi {
                 let request = fields.u64()?;
                 Self::Summary { request, bounds: fields.bounds()? }
             }
-            5 => Self::Purge { request: fields.u64()?, deadline_us: fields.u64()? },
+            5 => Self::Purge { request: fields.u64()?, asked_us: fields.u64()?, deadline_us: fields.u64()? },
             6 => Self::Metrics { request: fields.u64()? },
             7 => Self::Report(Report {
                 sequence: fields.u64()?,

@@ -110,8 +110,9 @@ fn from_api() -> impl Strategy<Value = FromApi> {
         }),
         (any::<u64>(), bound(), bound())
             .prop_map(|(request, from, to)| FromApi::Summary { request, bounds: Bounds { from, to } }),
-        (any::<u64>(), any::<u64>())
-            .prop_map(|(request, deadline_us)| FromApi::Purge { request, deadline_us }),
+        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(request, asked_us, deadline_us)| {
+            FromApi::Purge { request, asked_us, deadline_us }
+        }),
         any::<u64>().prop_map(|request| FromApi::Metrics { request }),
         (any::<(u64, u64, u128, u16, u32)>(), processor(), outcome()).prop_map(
             |((sequence, attempt, id, status, latency_us), processor, outcome)| FromApi::Report(Report {

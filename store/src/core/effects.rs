@@ -151,6 +151,8 @@ pub struct Counters {
     pub health_calls: PerProcessor<u64>,
     /// Purges.
     pub purges: u64,
+    /// Purges that came after their deadline.
+    pub purges_refused: u64,
     /// Alarms raised.
     pub alarms: u64,
     /// What operators decided.

@@ -144,6 +144,8 @@ pub struct Core {
     health_asker: PerProcessor<Option<ApiId>>,
     started_us: u64,
     dispatched_us: u64,
+    /// When the last purge took effect.
+    purged_us: Option<u64>,
     room: Room,
     counters: Counters,
 }
@@ -184,6 +186,7 @@ impl Core {
             claims: Claims::Unstarted,
             health_asker: PerProcessor::default(),
             started_us: now.us,
+            purged_us: None,
             dispatched_us: now.us,
             room: Room::default(),
             counters: Counters::default(),
@@ -282,20 +285,9 @@ impl Core {
                 let totals = self.ledger.summary.window(bounds);
                 effects.sends.push((api, FromStore::Summary { request, totals }));
             }
-            FromApi::Purge { request, deadline_us } if now.us > deadline_us => {
-                effects.notes.push(Note::Late { what: "a purge" });
-                effects.sends.push((api, FromStore::Purged { request, done: false }));
-            }
-            FromApi::Purge { request, .. } => {
-                self.record(Record::Purged, effects);
-                self.calls.drop_inquiries();
-                self.pinned.clear();
-                self.late.clear();
-                self.bound_canary = PerProcessor::default();
-                self.refused_canary = PerProcessor::default();
-                self.counters.purges += 1;
-                effects.notes.push(Note::Purged { tombstones: self.ledger.tombstones().len() });
-                effects.sends.push((api, FromStore::Purged { request, done: true }));
+            FromApi::Purge { request, asked_us, deadline_us } => {
+                let done = self.purge(now, asked_us, deadline_us, effects);
+                effects.sends.push((api, FromStore::Purged { request, done }));
             }
             FromApi::Metrics { request } => {
                 // The shell fills in the text: rendering it is no decision.
@@ -337,6 +329,33 @@ impl Core {
             }
             FromApi::Drain => self.apis.note_draining(api),
         }
+    }
+
+    /// Carries a purge out, unless it is too late for that. True when everything is forgotten that was there when it was asked
+    /// for.
+    ///
+    /// A purge can lie in the socket of a process that is stopped. Its client gives up meanwhile, purges again through another
+    /// api, and pays. Two rules keep those payments: a later purge covers an earlier one, and no purge takes effect after its
+    /// deadline.
+    fn purge(&mut self, now: Now, asked_us: u64, deadline_us: u64, effects: &mut Effects) -> bool {
+        if self.purged_us.is_some_and(|purged_us| asked_us <= purged_us) {
+            return true;
+        }
+        if now.us > deadline_us {
+            self.counters.purges_refused += 1;
+            effects.notes.push(Note::Late { what: "a purge" });
+            return false;
+        }
+        self.purged_us = Some(now.us);
+        self.record(Record::Purged, effects);
+        self.calls.drop_inquiries();
+        self.pinned.clear();
+        self.late.clear();
+        self.bound_canary = PerProcessor::default();
+        self.refused_canary = PerProcessor::default();
+        self.counters.purges += 1;
+        effects.notes.push(Note::Purged { tombstones: self.ledger.tombstones().len() });
+        true
     }
 
     fn offer(&mut self, now: Now, id: wire::PaymentId) {
