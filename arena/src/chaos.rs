@@ -1,7 +1,7 @@
 //! `arena chaos`: real processes under load, everything in MONEY's list of faults, and a comparison of three sides.
 //!
 //! A run is a number of rounds ([`round`]), each with the next seed, a fresh system, and a [`schedule`] that the seed
-//! decides. Under an open loop of payments ([`load`]) processes are killed, stopped and asked to end, the store's disk
+//! decides. It begins with sequences of faults that once broke a promise ([`staged`]). Then, under an open loop of payments ([`load`]) processes are killed, stopped and asked to end, the store's disk
 //! fails ([`disk`]), and the processors misbehave ([`inject`]). Then all is healed, and what the clients were told
 //! ([`book`]), what we say and what the processors hold ([`reading`]) is compared ([`verdict`]) and added up ([`totals`]).
 //!
@@ -15,6 +15,7 @@ pub mod load;
 pub mod reading;
 pub mod round;
 pub mod schedule;
+pub mod staged;
 pub mod totals;
 pub mod verdict;
 

@@ -57,6 +57,7 @@ fn nothing_is_lost_or_doubled_under_every_fault_there_is() {
         "garbage",
         "flood",
         "strange_status",
+        "gateway_timeout",
         "loses_rows",
         "delay",
         "failing",
@@ -75,6 +76,28 @@ fn nothing_is_lost_or_doubled_under_every_fault_there_is() {
         let met: Vec<&String> = faults.keys().filter(|name| name.starts_with("disk: ")).collect();
         let is_as_it_should_be = !met.is_empty() && met.iter().all(|name| !name.contains("otherwise"));
         assert!(is_as_it_should_be, "each error ends the store with 74, and it comes back: {faults:#?}");
+    }
+}
+
+#[test]
+fn the_sequences_that_broke_a_promise_are_played_in_both_modes() {
+    for mode in ["forward", "hand-off"] {
+        let dir = TempDir::new().unwrap();
+        let short = ["--round", "6", "--for", "6", "--kills", "1", "--rate", "50", "--mode", mode];
+        let totals = run(&dir, &short);
+        assert_eq!(
+            (&totals["wrong"], &totals["differing"]),
+            (&serde_json::json!({}), &0.into()),
+            "{totals:#}"
+        );
+        let faults = counts(&totals, "faults");
+        for staged in [
+            "purge through a stopped api",
+            "purge through a stopped store",
+            "apis that die with what they asked of a stopped store",
+        ] {
+            assert_eq!(faults.get(staged), Some(&1), "{staged}, mode {mode}: {faults:#?}");
+        }
     }
 }
 

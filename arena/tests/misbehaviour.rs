@@ -161,6 +161,20 @@ fn garbage_and_floods_are_what_they_are_called() {
 }
 
 #[test]
+fn a_gateway_says_504_while_the_row_comes_late() {
+    const LATE_MS: u64 = 600_000;
+    let stub = Stub::start();
+    for (late_ms, is_there) in [(LATE_MS, false), (0, true)] {
+        stub.misbehave(&json!({"payments": "gateway_timeout", "late_ms": [late_ms, late_ms]}));
+        let (seen, is_kept) = stub.pay();
+        assert_eq!((seen.status(), is_kept), (Some(504), is_there), "{late_ms} ms late");
+    }
+    assert_eq!(stub.done("gateway_timeout"), 2);
+    let running = stub.ask("GET", "/admin/payments", &Value::Null)["running"].as_u64();
+    assert_eq!(running, Some(1), "a call whose row is to come is under way");
+}
+
+#[test]
 fn a_health_call_hangs_lies_or_is_garbage_and_payments_go_on() {
     let stub = Stub::start();
     let health = |_: &Stub| exchange(stub.addr, &request("GET", "/payments/service-health", ""));

@@ -143,11 +143,13 @@ impl Injector {
         asked.with_context(|| format!("the {processor} processor does not take its orders"))
     }
 
-    fn count(&self, what: impl Into<String>) {
+    /// Counts what was done, by its name in the table.
+    pub(super) fn count(&self, what: impl Into<String>) {
         *self.done.borrow_mut().entry(what.into()).or_default() += 1;
     }
 
-    fn kill(&self, target: Target, is_recovering: bool, away: Duration) {
+    /// Kills it; what is killed is started again after `away`.
+    pub(super) fn kill(&self, target: Target, is_recovering: bool, away: Duration) {
         let names = target.names();
         // A process that is between two lives at this moment is not hit.
         let hit: Vec<String> =
@@ -165,7 +167,7 @@ impl Injector {
     }
 
     /// The process of this name, waited for if it is between two lives.
-    async fn pid(&self, name: &str) -> Option<Pid> {
+    pub(super) async fn pid(&self, name: &str) -> Option<Pid> {
         let deadline = Instant::now() + BACK_WITHIN;
         while self.stack.pid(name).is_none() && Instant::now() < deadline {
             sleep(LOOK_PAUSE).await;
@@ -183,7 +185,7 @@ impl Injector {
         Ok(())
     }
 
-    async fn stop(&self, target: Target, for_ms: u64) -> anyhow::Result<()> {
+    pub(super) async fn stop(&self, target: Target, for_ms: u64) -> anyhow::Result<()> {
         let mut pids = Vec::new();
         for name in target.names() {
             pids.extend(self.pid(&name).await.map(|pid| (pid, name)));

@@ -237,14 +237,36 @@ impl Load {
         self.stopped.get() == 0 && Instant::now() >= self.calm_at.get()
     }
 
+    /// Begins a payment whose client gives up at the first 503.
+    pub fn begin_giving_up(self: &Rc<Self>) {
+        self.begin(Manner::GivesUp, 1);
+    }
+
+    /// Gets a payment accepted although some connections lead to a process that is stopped: each try has a connection of
+    /// its own, which is given up after `timeout`. False when no 2xx comes until `deadline`.
+    pub async fn pay_in_haste(&self, timeout: Duration, deadline: Instant) -> bool {
+        let ticket = self.open_payment();
+        while Instant::now() < deadline {
+            let entry = *self.book.borrow().entry(ticket);
+            let mut client = Client::new(self.endpoint.clone(), timeout);
+            let (status, _) = self.post_over(&mut client, entry.id, entry.cents).await;
+            if self.book.borrow_mut().tell(ticket, status) == Told::Accepted {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn open_payment(&self) -> Ticket {
+        let mut chance = self.chance.borrow_mut();
+        let bits = (u128::from(chance.bits()) << 64) | u128::from(chance.bits());
+        let id = uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid().as_u128();
+        let cents = i64::try_from(chance.between(AMOUNTS.0, AMOUNTS.1)).expect("a small number");
+        self.book.borrow_mut().open(PaymentId(id), Cents(cents))
+    }
+
     fn begin(self: &Rc<Self>, manner: Manner, clients: usize) {
-        let ticket = {
-            let mut chance = self.chance.borrow_mut();
-            let bits = (u128::from(chance.bits()) << 64) | u128::from(chance.bits());
-            let id = uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid().as_u128();
-            let cents = i64::try_from(chance.between(AMOUNTS.0, AMOUNTS.1)).expect("a small number");
-            self.book.borrow_mut().open(PaymentId(id), Cents(cents))
-        };
+        let ticket = self.open_payment();
         for _ in 0..clients {
             self.ask(ticket, manner);
         }
@@ -316,18 +338,20 @@ impl Load {
         let _permit = self.exchanges.acquire().await.expect("the semaphore is never closed");
         let idle = self.idle.borrow_mut().pop();
         let mut client = idle.unwrap_or_else(|| Client::new(self.endpoint.clone(), ANSWER_PATIENCE));
+        let (status, took) = self.post_over(&mut client, id, cents).await;
+        if status.is_some() {
+            self.idle.borrow_mut().push(client);
+        }
+        (status, took)
+    }
+
+    async fn post_over(&self, client: &mut Client, id: PaymentId, cents: Cents) -> (Option<u16>, Duration) {
         let body = format!(r#"{{"correlationId":"{id}","amount":{cents}}}"#);
         let post = request("POST", "/payments", client.host(), None, &body);
         let outcome = client.exchange(&post).await.map(|answer| (answer.status, answer.took));
         let status = outcome.as_ref().map(|(status, _)| *status);
         *self.counts.borrow_mut().answers.entry(word(status)).or_default() += 1;
-        match outcome {
-            Ok((status, took)) => {
-                self.idle.borrow_mut().push(client);
-                (Some(status), took)
-            }
-            Err(_) => (None, Duration::ZERO),
-        }
+        outcome.map_or((None, Duration::ZERO), |(status, took)| (Some(status), took))
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Gauges {
     pub conflicts: u64,
     /// What a purge left behind without an answer.
     pub tombstones: u64,
+    /// Payments since the last purge, however they stand.
+    pub payments: u64,
 }
 
 impl Gauges {
@@ -52,10 +54,14 @@ impl Gauges {
             value?.trim().parse().ok()
         };
         let standing = |name: &str| gauge(&format!("store_payments{{standing=\"{name}\"}}"));
+        let (queued, in_flight, dead) =
+            (standing("queued")?, standing("in_flight")?, standing("dead_letter")?);
+        let charged = standing("charged_default")? + standing("charged_fallback")?;
         Some(Self {
-            queued: standing("queued")?,
-            in_flight: standing("in_flight")?,
-            dead: standing("dead_letter")?,
+            queued,
+            in_flight,
+            dead,
+            payments: queued + in_flight + dead + charged,
             conflicts: gauge("store_conflicts")?,
             tombstones: gauge("store_tombstones")?,
         })
@@ -201,8 +207,9 @@ mod tests {
     #[test]
     fn gauges_are_read_from_the_metrics_of_a_store_that_is_there() {
         let text = "api_calls 3\nstore_payments{standing=\"queued\"} 1\nstore_payments{standing=\"in_flight\"} 2\n\
-                    store_payments{standing=\"dead_letter\"} 0\nstore_conflicts 4\nstore_tombstones 5\n# EOF\n";
-        let gauges = Gauges { queued: 1, in_flight: 2, dead: 0, conflicts: 4, tombstones: 5 };
+                    store_payments{standing=\"dead_letter\"} 0\nstore_payments{standing=\"charged_default\"} 3\n\
+                    store_payments{standing=\"charged_fallback\"} 4\nstore_conflicts 4\nstore_tombstones 5\n# EOF\n";
+        let gauges = Gauges { queued: 1, in_flight: 2, dead: 0, conflicts: 4, tombstones: 5, payments: 10 };
         assert_eq!(Gauges::read(text), Some(gauges));
         assert_eq!(Gauges::read("api_calls 3\n"), None);
     }

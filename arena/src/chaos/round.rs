@@ -1,7 +1,8 @@
 //! One round: a fresh system, load, faults, healing, draining, and the comparison.
 //!
 //! ```text
-//!   start --> [purge in mid-flight] --> faults under load --> heal --> every payment certain --> drain --> compare
+//!   start --> staged purges --> [purge in mid-flight] --> staged deaths --> faults under load --> heal
+//!         --> every payment certain --> drain --> compare
 //! ```
 //!
 //! A round has a system of its own, so a seed is all that is needed to have its faults again, and a long run does not
@@ -16,6 +17,7 @@ use super::inject::Injector;
 use super::load::Load;
 use super::reading::{DRAIN_PATIENCE, Reader};
 use super::schedule::{Schedule, Settings};
+use super::staged::Staged;
 use super::totals::Totals;
 use super::verdict::{Holdings, Ours as OurSide, Verdict};
 use crate::binaries::Binaries;
@@ -48,7 +50,7 @@ const PURGE_DELAY_MS: u64 = 2_500;
 const RENEWED_MAX: usize = 64;
 
 /// How long clients may go on asking once everything is healed.
-const CERTAIN_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const CERTAIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Of what is wrong, so many payments are looked into.
 const LOOKED_INTO_MAX: usize = 5;
@@ -133,10 +135,13 @@ impl Round {
         let reading = Rc::clone(&self.load);
         beside.spawn_local(async move { reading.read_summaries().await });
         let mut totals = Totals::of(self.seed);
+        let staged = Staged::new(&self.stack, &self.load, &self.injector, &reader);
+        let mut wrong = staged.purge().await?;
         if self.schedule.has_purge {
             totals.tombstones = self.purge_in_flight(rate, &reader).await?;
             totals.purges = 1;
         }
+        staged.kill_apis().await?;
         let start = Instant::now();
         let end = start + Duration::from_millis(settings.round_ms);
         let (loaded, faulted) =
@@ -147,7 +152,6 @@ impl Round {
         let is_certain = self.load.settle(CERTAIN_WITHIN).await;
         drop(beside);
         let drained = reader.drain().await?;
-        let mut wrong = Vec::new();
         let theirs = reader.theirs().await?;
         let ours = reader.ours().await.unwrap_or_else(|error| {
             wrong.push(format!("we do not say what we hold: {error:#}"));

@@ -58,7 +58,11 @@ const PAGE_ROWS_MAX: usize = 10_000;
 
 const TOKEN_HEADER: &str = "x-rinha-token";
 const PROCESSED: &str = r#"{"message":"payment processed successfully"}"#;
+const GATEWAY_ERROR: &str = r#"{"message":"The gateway has waited for long enough."}"#;
 const BROKEN: &str = r#"{"message":"Something else is broken."}"#;
+
+/// How long a gateway waits for the processor behind it. Real ones wait for a minute; rounds are short.
+const GATEWAY_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// What is sent where an answer in HTTP is awaited.
 const GARBAGE: &[u8] = b"\x16\x03\x01 HTTP/9.9 \0\xff\r\n200 OK\n\n{]";
@@ -252,7 +256,7 @@ impl Service {
         self: Arc<Self>,
         fault: PaymentFault,
         payment: Payment,
-        _permit: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         breaker: Arc<Breaker>,
     ) -> Reply {
         let turn = || self.conduct.turn(fault);
@@ -268,7 +272,7 @@ impl Service {
             }
             PaymentFault::LateAnswer => {
                 let reply = self.record(payment);
-                sleep(self.conduct.lateness()).await;
+                sleep(self.conduct.lateness(fault)).await;
                 reply
             }
             PaymentFault::ErrorWithRow => {
@@ -296,6 +300,17 @@ impl Service {
                 reply
             }
             PaymentFault::StrangeStatus => self.answer_strangely(turn(), payment),
+            PaymentFault::GatewayTimeout => {
+                let late = self.conduct.lateness(fault);
+                tokio::spawn(async move {
+                    // The call counts as running until its row is there.
+                    let _permit = permit;
+                    sleep(late).await;
+                    self.record(payment);
+                });
+                sleep(GATEWAY_TIMEOUT).await;
+                json(StatusCode::GATEWAY_TIMEOUT, GATEWAY_ERROR)
+            }
             PaymentFault::TooMany | PaymentFault::CutInRequest => {
                 unreachable!("{} is done before the payment is bound", fault.name())
             }

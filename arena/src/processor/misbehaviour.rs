@@ -52,11 +52,13 @@ pub enum PaymentFault {
     Flood,
     /// Other 2xx and 3xx, with and without a row; 401, 403, 404, 405, without.
     StrangeStatus,
+    /// A gateway in front of it gives up and says 504, and the processor inserts the row late: until then it finds none.
+    GatewayTimeout,
 }
 
 impl PaymentFault {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ResetAfterInsert,
         Self::CutInAnswer,
         Self::CutInRequest,
@@ -67,6 +69,7 @@ impl PaymentFault {
         Self::Garbage,
         Self::Flood,
         Self::StrangeStatus,
+        Self::GatewayTimeout,
     ];
 
     /// As JSON has it.
@@ -83,6 +86,7 @@ impl PaymentFault {
             Self::Garbage => "garbage",
             Self::Flood => "flood",
             Self::StrangeStatus => "strange_status",
+            Self::GatewayTimeout => "gateway_timeout",
         }
     }
 }
@@ -124,7 +128,7 @@ pub struct Misbehaviour {
     pub health: Option<HealthFault>,
     /// Of the payments, how many are hit.
     pub share_percent: u8,
-    /// How long late answers take, in milliseconds: from, to.
+    /// How long late answers, and late rows, take, in milliseconds: from, to.
     pub late_ms: [u64; 2],
     /// Where the sweep of `payments` begins, if it has not begun: how often others have done it before.
     pub turn: usize,
@@ -236,9 +240,9 @@ impl Conduct {
         *turns - 1
     }
 
-    /// How long the next late answer takes.
-    pub(super) fn lateness(&self) -> Duration {
-        let turn = self.turn(PaymentFault::LateAnswer) as u64;
+    /// How long the next late answer, or late row, takes.
+    pub(super) fn lateness(&self, fault: PaymentFault) -> Duration {
+        let turn = self.turn(fault) as u64;
         let [from, to] = self.state().set.late_ms;
         // A step that shares no factor with most lengths visits short and long ones in turns.
         Duration::from_millis(from + turn * 7_919 % (to.saturating_sub(from) + 1))
