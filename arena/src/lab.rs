@@ -2,7 +2,8 @@
 //!
 //! Each seed is a plan ([`draw`]); the store's core as shipped lives through it ([`world`]) before two processors
 //! ([`processor`]), and what it settled is held against the clairvoyant ([`verdict`]). Seeds are spread over the cores.
-//! With `preview` or `final` the competition's own plans are lived through instead, for comparison with a real fight.
+//! With `preview` or `final` the competition's own plans are lived through instead, for comparison with a real fight; with
+//! `day` random days, in which load is steady and no books are compared.
 
 pub mod draw;
 pub mod picture;
@@ -36,7 +37,7 @@ const REPETITIONS: u64 = 10;
 /// What to judge.
 #[derive(Clone, Debug, Args)]
 pub struct LabArgs {
-    /// preview, final or a JSON file instead of random plans
+    /// preview, final, day or a JSON file instead of random plans; a day has steady load, and no books are compared
     #[arg(value_name = "PLAN", default_value = "random")]
     pub plan: Choice,
     /// How many seeds; without it 1000 random plans, or 10 times the one that is named

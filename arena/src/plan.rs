@@ -124,6 +124,8 @@ pub enum Choice {
     Final,
     /// A plan drawn from a seed.
     Random,
+    /// A day drawn from a seed: steady load, and no books are compared.
+    Day,
     /// A plan of one's own.
     File(PathBuf),
 }
@@ -136,6 +138,7 @@ impl std::str::FromStr for Choice {
             "preview" => Self::Preview,
             "final" => Self::Final,
             "random" => Self::Random,
+            "day" => Self::Day,
             path => Self::File(path.into()),
         })
     }
@@ -151,6 +154,7 @@ impl Choice {
             Self::Preview => Ok(Plan::preview()),
             Self::Final => Ok(Plan::grand_final()),
             Self::Random => Ok(draw::plan(seed)),
+            Self::Day => Ok(draw::day(seed)),
             Self::File(path) => Plan::read(path),
         }
     }

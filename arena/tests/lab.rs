@@ -89,6 +89,16 @@ fn a_plan_is_lived_through_in_the_same_way_each_time() {
 }
 
 #[test]
+fn on_a_day_without_comparisons_no_payment_waits_for_a_minute_while_both_processors_work() {
+    let plan = arena::lab::draw::day(1);
+    let lived = live(&plan, 1, false);
+    let verdict = judge(1, &plan, &lived);
+    println!("{verdict}");
+    assert!(verdict.wait_max_ms <= 60_000, "{} ms: {verdict}", verdict.wait_max_ms);
+    assert!(verdict.lag <= 4 * 60 && lived.arrivals_us.len() > 300_000, "{verdict}");
+}
+
+#[test]
 fn the_official_plans_are_worth_99_per_cent_of_the_clairvoyant_and_no_fine() {
     for plan in [Plan::preview(), Plan::grand_final()] {
         let verdict = judge(0, &plan, &live(&plan, 0, false));

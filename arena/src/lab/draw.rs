@@ -52,6 +52,40 @@ pub fn plan(seed: u64) -> Plan {
     }
 }
 
+/// Users of a plan of a day: each posts a payment a second.
+const DAY_USERS: u32 = 4;
+
+/// A day of steady load in which no books are compared after the first second. Both processors work all day; every 5 to 60
+/// minutes their delays change, in a third of the stages to one beyond the margin.
+#[must_use]
+pub fn day(seed: u64) -> Plan {
+    let mut chance = Chance::new(seed);
+    let duration_ms = 24 * 3_600_000;
+    let mut starts_ms = vec![1_000];
+    while let Some(last) = starts_ms.last().copied().filter(|last| *last < duration_ms - 3_600_000) {
+        starts_ms.push(last + chance.between(300_000, 3_600_001));
+    }
+    let mut delay_ms = || match chance.between(0, 3) {
+        0 => 0,
+        1 => chance.between(1, 1_001),
+        _ => chance.between(2_000, 5_001),
+    };
+    let stage = |from_ms| Stage {
+        from: Duration::from_millis(from_ms),
+        condition: PerProcessor::from_fn(|_| Condition { delay_ms: delay_ms(), failing: false }),
+    };
+    Plan {
+        name: format!("day {seed}"),
+        duration: Duration::from_millis(duration_ms),
+        users: DAY_USERS,
+        ramp: Duration::ZERO,
+        audit: AuditRule { every_ms: duration_ms, ..plan(seed).audit },
+        end: EndRule { window_ms: duration_ms + 60_000, amounts: Amounts::Processors },
+        stages: starts_ms.into_iter().map(stage).collect(),
+        ..plan(seed)
+    }
+}
+
 /// A percentage in steps of a half, both ends included.
 fn halves(chance: &mut Chance, from: u32, to: u32) -> f64 {
     let halves = chance.between(u64::from(from) * 2, u64::from(to) * 2 + 1);

@@ -92,12 +92,13 @@ impl fmt::Display for Summary<'_> {
         let gap = self.sorted.iter().filter_map(|verdict| verdict.health_gap_ms).min();
         writeln!(
             f,
-            "payments {}, changes of mind {}, turned away by a limiter {}, longest queue {}, shortest time between health \
+            "payments {}, changes of mind {}, turned away by a limiter {}, longest queue {}, longest wait {} ms, shortest time between health \
              calls {} ms",
             sum(|verdict| verdict.posted as u64),
             sum(|verdict| verdict.changes),
             sum(|verdict| verdict.busy),
             self.sorted.iter().map(|verdict| verdict.queue_max).max().unwrap_or(0),
+            self.sorted.iter().map(|verdict| verdict.wait_max_ms).max().unwrap_or(0),
             gap.unwrap_or(0),
         )?;
         writeln!(f, "where most is lost:")?;

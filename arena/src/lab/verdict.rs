@@ -86,6 +86,8 @@ pub struct Verdict {
     pub busy: u64,
     /// The most payments that waited.
     pub queue_max: u64,
+    /// The longest time that a payment waited for the call that charged it, in milliseconds.
+    pub wait_max_ms: u64,
     /// The shortest time between two health calls to one processor, in milliseconds.
     pub health_gap_ms: Option<u64>,
 }
@@ -144,6 +146,7 @@ pub fn judge(seed: u64, plan: &Plan, lived: &Lived) -> Verdict {
         changes: lived.changes,
         busy: lived.busy,
         queue_max: lived.queue_max,
+        wait_max_ms: lived.wait_max_ms(),
         health_gap_ms: gaps.min().map(|us| us / 1_000),
     }
 }

@@ -127,6 +127,20 @@ pub struct Lived {
     pub story: Vec<(u64, String)>,
 }
 
+impl Lived {
+    /// The longest time from a payment's post to the beginning of the call that charged it, in milliseconds: the oldest
+    /// payment goes out first, so both are compared in their order.
+    #[must_use]
+    pub fn wait_max_ms(&self) -> u64 {
+        let mut begun_us: Vec<u64> = self.rows.0.iter().flatten().map(|row| row.begun_us).collect();
+        begun_us.sort_unstable();
+        let mut posted_us = self.arrivals_us.clone();
+        posted_us.sort_unstable();
+        let waits = begun_us.iter().zip(&posted_us).map(|(begun, posted)| begun.saturating_sub(*posted));
+        waits.max().unwrap_or(0) / 1_000
+    }
+}
+
 /// Lives through a plan. `seed` decides what takes how long; the story is kept when somebody wants it.
 #[must_use]
 pub fn live(plan: &Plan, seed: u64, is_told: bool) -> Lived {
