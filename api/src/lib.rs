@@ -5,8 +5,8 @@
 //! store's. What an answer of a processor proves is the api's one piece of judgement ([`evidence`]).
 //!
 //! Reading order: [`payment`] and [`window`] (what clients may send), [`routes`] (endpoints), [`desk`] (what is asked,
-//! out and not yet reported; pure), [`link`] (the connection to the store), [`processor`] (HTTP to the processors, over the kept
-//! connections of [`pool`]),
+//! out and not yet reported; pure), [`link`] (the connection to the store), [`processor`] (HTTP to the processors, where [`resolver`] finds
+//! them, over the kept connections of [`pool`]),
 //! [`settle`] (leases become calls become reports), [`handoff`] (clients whose sockets come from lb), [`server`] (what
 //! runs together).
 
@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod payment;
 pub mod pool;
 pub mod processor;
+pub mod resolver;
 pub mod routes;
 pub mod server;
 pub mod settle;

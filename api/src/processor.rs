@@ -6,6 +6,7 @@
 use crate::config::Address;
 use crate::evidence::Answer;
 use crate::pool::{self, Pool, SendError};
+use crate::resolver::Resolver;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{self, HeaderValue};
@@ -53,21 +54,25 @@ pub struct Answering(pool::Answering);
 
 /// One processor.
 pub struct Processor {
-    address: Address,
     host: HeaderValue,
+    resolver: Resolver,
     resolved: Mutex<Option<(Rc<[SocketAddr]>, Instant)>>,
     pool: Pool,
 }
 
 impl Processor {
-    /// A processor that nobody has spoken to yet.
+    /// A processor that has not been spoken to yet.
+    ///
+    /// # Errors
+    /// When the system has no thread to look its name up in.
     ///
     /// # Panics
     /// Never: an authority is a valid field.
-    #[must_use]
-    pub fn new(address: Address) -> Self {
+    pub fn new(address: &Address) -> io::Result<Self> {
         let host = HeaderValue::from_str(address.authority.as_str()).expect("an authority is a valid field");
-        Self { address, host, resolved: Mutex::default(), pool: Pool::new(IDLE_MAX) }
+        let (name, port) = address.host_and_port();
+        let resolver = Resolver::start(name, port)?;
+        Ok(Self { host, resolver, resolved: Mutex::default(), pool: Pool::new(IDLE_MAX) })
     }
 
     /// Makes a leased call and returns with the head of its answer.
@@ -143,8 +148,7 @@ impl Processor {
         {
             return Ok(Rc::clone(addresses));
         }
-        let (host, port) = self.address.host_and_port();
-        let found: Rc<[SocketAddr]> = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
+        let found: Rc<[SocketAddr]> = self.resolver.resolve().await?.into();
         if found.is_empty() {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -242,7 +246,7 @@ mod tests {
     async fn a_vanished_host_is_noticed_within_a_minute() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
-        let stream = Processor::new(Address { authority }).connect().await.unwrap();
+        let stream = Processor::new(&Address { authority }).unwrap().connect().await.unwrap();
         let socket = socket2::SockRef::from(&stream);
         let asked = socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
         let silent = socket.tcp_keepalive_time().unwrap() + asked;
@@ -257,7 +261,7 @@ mod tests {
         let addresses: Rc<[SocketAddr]> = [&gone, &there].map(|bound| bound.local_addr().unwrap()).into();
         drop(gone);
         let authority = "processor:8080".parse().unwrap();
-        let processor = Processor::new(Address { authority });
+        let processor = Processor::new(&Address { authority }).unwrap();
         *processor.resolved.lock().await = Some((Rc::clone(&addresses), Instant::now()));
         assert_eq!(processor.connect().await.unwrap().peer_addr().unwrap(), addresses[1]);
     }

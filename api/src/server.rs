@@ -46,7 +46,8 @@ pub async fn run(
     let edge = Rc::new(Edge::new(config.connections_max()).with_held_bytes_max(config.held_bytes_max()));
     let link = Rc::new(Link::new(Desk::new(instance, config.calls_max)));
     let addresses = PerProcessor([&config.processor_default_url, &config.processor_fallback_url]);
-    let peers = PerProcessor(addresses.0.map(|address| Peer::new(address.clone())));
+    let [default, fallback] = addresses.0.map(Peer::new);
+    let peers = PerProcessor([default?, fallback?]);
     let settler = Rc::new(Settler::new(Rc::clone(&link), peers));
     let metrics = Rc::new(Metrics::new(config.name.clone(), Rc::clone(&edge), Rc::clone(&link)));
     let routes = Rc::new(Routes::new(Rc::clone(&link), metrics, config.purge, config.purge_token.clone()));

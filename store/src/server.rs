@@ -39,6 +39,9 @@ const CONNECTIONS_MAX: usize = 256;
 /// Operators: apis never take their places.
 const OPERATORS_MAX: usize = 8;
 
+/// After an accept that failed for want of descriptors, which a closing connection gives back, in milliseconds.
+const ACCEPT_PAUSE_MS: u64 = 50;
+
 /// Events taken from the kernel at once; more wait for the next turn.
 const EVENTS_MAX: usize = 64;
 
@@ -102,6 +105,8 @@ pub struct Server {
     held_len: usize,
     effects: Effects,
     block: Box<[u8]>,
+    /// When the listeners are looked at again after an accept that failed for want of descriptors.
+    accepts_again_us: Option<u64>,
     /// `None` where the system had no thread for it: then texts are made here.
     renderer: Option<Renderer>,
 }
@@ -140,6 +145,7 @@ impl Server {
             held_len: 0,
             effects: Effects::default(),
             block: vec![0; READ_BYTES].into_boxed_slice(),
+            accepts_again_us: None,
         })
     }
 
@@ -171,7 +177,8 @@ impl Server {
     }
 
     fn wait(&self, events: &mut [EpollEvent]) -> io::Result<usize> {
-        let timeout_ms = self.core.next_call_us().div_ceil(1000);
+        let pause_ms = self.accepts_again_us.map_or(u64::MAX, |_| ACCEPT_PAUSE_MS);
+        let timeout_ms = self.core.next_call_us().div_ceil(1000).min(pause_ms);
         let timeout =
             EpollTimeout::try_from(i32::try_from(timeout_ms).unwrap_or(i32::MAX)).expect("not negative");
         match self.epoll.wait(events, timeout) {
@@ -184,6 +191,7 @@ impl Server {
     // One turn.
 
     fn end_turn(&mut self, now: Now) {
+        self.go_on_accepting(now);
         self.log.tend();
         if self.is_deaf() {
             self.core.excuse_silence(now);
@@ -301,7 +309,14 @@ impl Server {
                 Door::Apis => &self.listener,
                 Door::Operators => &self.operators,
             };
-            let Ok((stream, _)) = listener.accept() else { return };
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::warn!("cannot accept: {error}; connections wait");
+                    return self.pause_accepting();
+                }
+            };
             if !socket::is_ours(&stream) {
                 tracing::warn!("a connection was turned away: its process runs as another user");
                 continue;
@@ -319,6 +334,26 @@ impl Server {
                     Connection { door, stream, frames: Frames::default(), tx: Vec::new(), interest };
                 self.connections.insert(token, connection);
             }
+        }
+    }
+
+    /// Without a descriptor the listeners stay readable: they are looked at again after a while, not all the time.
+    fn pause_accepting(&mut self) {
+        self.accepts_again_us = Some(monotonic_us() + ACCEPT_PAUSE_MS * 1000);
+        self.watch_listeners(EpollFlags::empty());
+    }
+
+    fn go_on_accepting(&mut self, now: Now) {
+        if self.accepts_again_us.is_some_and(|again_us| now.us >= again_us) {
+            self.accepts_again_us = None;
+            self.watch_listeners(EpollFlags::EPOLLIN);
+        }
+    }
+
+    fn watch_listeners(&self, interest: EpollFlags) {
+        for (listener, token) in [(&self.listener, TOKEN_LISTENER), (&self.operators, TOKEN_OPERATORS)] {
+            // What is watched already can be watched in another way.
+            let _ = self.epoll.modify(listener, &mut EpollEvent::new(interest, token));
         }
     }
 

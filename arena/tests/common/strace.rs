@@ -14,7 +14,16 @@ pub(crate) struct Strace(Child);
 impl Strace {
     /// From now on each such call begins so late. `None` where there is no strace, or none that may trace another process.
     pub(crate) fn attach(pid: u32, call: &str, delay: Duration) -> Option<Self> {
-        let inject = format!("inject={call}:delay_enter={}", delay.as_micros());
+        Self::inject(pid, call, &format!("delay_enter={}", delay.as_micros()))
+    }
+
+    /// From now on each such call fails with this error.
+    pub(crate) fn fail(pid: u32, call: &str, error: &str) -> Option<Self> {
+        Self::inject(pid, call, &format!("error={error}"))
+    }
+
+    fn inject(pid: u32, call: &str, what: &str) -> Option<Self> {
+        let inject = format!("inject={call}:{what}");
         let mut command = Command::new("strace");
         command.args(["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject]);
         command.args(["-p", &pid.to_string()]);

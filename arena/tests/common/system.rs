@@ -53,6 +53,8 @@ pub(crate) struct Setup {
     pub(crate) api_descriptors: Option<u64>,
     /// Whether the store's socket for apis lies in a folder of its own.
     pub(crate) is_split: bool,
+    /// Whether the apis know their processors by name, which they have to look up.
+    pub(crate) is_by_name: bool,
     /// What every process has as standard error.
     pub(crate) stderr: Stderr,
 }
@@ -99,6 +101,7 @@ impl Default for Setup {
             lb_descriptors: None,
             api_descriptors: None,
             is_split: false,
+            is_by_name: false,
             stderr: Stderr::Log,
         }
     }
@@ -456,6 +459,9 @@ fn spawn_api(
 ) -> Process {
     let name = api_name(number);
     let urls = match processors {
+        Some(addrs) if setup.is_by_name => {
+            PerProcessor(addrs.0.map(|addr| format!("http://localhost:{}", addr.port())))
+        }
         Some(addrs) => PerProcessor(addrs.0.map(|addr| format!("http://{addr}"))),
         None => PerProcessor([NOBODY.to_owned(), NOBODY.to_owned()]),
     };
