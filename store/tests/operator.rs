@@ -195,7 +195,7 @@ fn store(stands: Stands) -> Store {
             store.hear(API, FromApi::Purge { request: 1, asked_us: 1, deadline_us: u64::MAX });
         }
         Stands::TombstoneOpen => {
-            store.hear(API, FromApi::Purge { request: 1, asked_us: 1, deadline_us: u64::MAX })
+            store.hear(API, FromApi::Purge { request: 1, asked_us: 1, deadline_us: u64::MAX });
         }
         Stands::TombstoneOverdue => {
             store.hear(API, FromApi::Drain);
