@@ -2,7 +2,7 @@
 //!
 //! A file that has its final size and blocks on disk makes a flush one write: no size, no extent has to be journalled.
 //! A segment is made under another name, flushed, renamed, and the folder is flushed: the name of a segment always stands for
-//! a whole file. The next one is there long before it is begun ([`super::prepare`]); until then it is blank. To begin a
+//! a whole file. The next one is there long before it is begun ([`mod@super::prepare`]); until then it is blank. To begin a
 //! segment, the deciding thread writes its header.
 //!
 //! Payments are for the owner of the log only: files have mode [`FILE_MODE`].
