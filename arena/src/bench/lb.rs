@@ -7,7 +7,7 @@
 
 use crate::bench::Ground;
 use crate::bench::comparison::{Comparison, Metric, mib, number};
-use crate::bench::load::{Load, Outcome, Same};
+use crate::bench::load::{ANSWER_TIMEOUT, Load, Outcome, Same};
 use crate::bench::plot;
 use crate::bench::process::Process;
 use crate::bench::proxy::{Proxy, free_addr, start_backends};
@@ -136,6 +136,7 @@ impl Measured {
             connections: args.connections.into(),
             rate_per_s: Some(args.rate),
             lasting: Duration::from_secs(args.for_s.into()),
+            answer_timeout: ANSWER_TIMEOUT,
             is_reconnecting: false,
         };
         // What the first requests cost (a connection, pools, page faults) is not what requests cost.

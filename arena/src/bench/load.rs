@@ -30,8 +30,8 @@ const EVENTS_MAX: usize = 256;
 /// One read.
 const READ_BYTES: usize = 16 * 1_024;
 
-/// After the last request, how long answers are waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the answers to the last requests are waited for: only a server that never answers needs that long.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 const TOKEN_TIMER: u64 = u64::MAX;
 
@@ -60,8 +60,10 @@ pub struct Load {
     pub connections: usize,
     /// Requests a second; without it as fast as they are answered.
     pub rate_per_s: Option<u32>,
-    /// For how long requests are sent.
+    /// For how long requests are sent; at least one goes out.
     pub lasting: Duration,
+    /// How long the answers to the last requests are waited for.
+    pub answer_timeout: Duration,
     /// A connection for each request.
     pub is_reconnecting: bool,
 }
@@ -118,6 +120,12 @@ impl Outcome {
     #[must_use]
     pub fn refused_latency(&self) -> Latency {
         Latency::of(&self.refused_us)
+    }
+
+    /// The shortest time after which an answer other than a 2xx came, in milliseconds; `None` when there was none.
+    #[must_use]
+    pub fn refused_min_ms(&self) -> Option<f64> {
+        (!self.refused_us.is_empty()).then(|| number(self.refused_us.min()) / 1_000.0)
     }
 
     fn answered(&mut self, status: u16, took: Duration) {
@@ -232,16 +240,18 @@ impl<'a, R: Requests> Clients<'a, R> {
         self.sent = 0;
         self.outcome = Outcome::new();
         let end = self.begun + lasting;
+        let given_up = end + self.load.answer_timeout;
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         let mut last_answer = self.begun;
         loop {
             let now = Instant::now();
-            if now < end {
+            // A process that gets no processor for so long sends its first request all the same.
+            if now < end || (self.sent == 0 && !self.idle.is_empty()) {
                 self.send_due(now);
-            } else if self.open == 0 || now >= end + PATIENCE {
+            } else if self.open == 0 || now >= given_up {
                 break;
             }
-            let left_ms = (end + PATIENCE).saturating_duration_since(now).as_millis().min(100);
+            let left_ms = given_up.saturating_duration_since(now).as_millis().min(100);
             let timeout = EpollTimeout::from(u8::try_from(left_ms).expect("at most 100"));
             let count = match self.epoll.wait(&mut events, timeout) {
                 Err(nix::errno::Errno::EINTR) => 0,
@@ -363,7 +373,8 @@ mod tests {
 
     fn load(addr: SocketAddr) -> Load {
         let lasting = Duration::from_millis(200);
-        Load { addr, connections: 3, rate_per_s: None, lasting, is_reconnecting: false }
+        let answer_timeout = ANSWER_TIMEOUT;
+        Load { addr, connections: 3, rate_per_s: None, lasting, answer_timeout, is_reconnecting: false }
     }
 
     #[test]

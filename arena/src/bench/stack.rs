@@ -8,7 +8,7 @@
 
 use crate::bench::Ground;
 use crate::bench::comparison::{Comparison, Metric, mib, number};
-use crate::bench::load::{Load, Outcome, Requests};
+use crate::bench::load::{ANSWER_TIMEOUT, Load, Outcome, Requests};
 use crate::bench::preview::{Variant, block_on};
 use crate::bench::usage::{Memory, Usage};
 use crate::config::Durability;
@@ -156,7 +156,14 @@ fn with_stack(
 
 fn load(args: &StackBenchArgs, stack: &Stack, clients: u16, rate_per_s: Option<u32>) -> Load {
     let lasting = Duration::from_secs(args.for_s.into());
-    Load { addr: stack.ours, connections: clients.into(), rate_per_s, lasting, is_reconnecting: false }
+    Load {
+        addr: stack.ours,
+        connections: clients.into(),
+        rate_per_s,
+        lasting,
+        answer_timeout: ANSWER_TIMEOUT,
+        is_reconnecting: false,
+    }
 }
 
 /// Payments, each with another id.
