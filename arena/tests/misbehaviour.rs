@@ -10,8 +10,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use wire::Processor;
 
-/// Nothing here takes long but for a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a read may take, so that a hang ends.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Of a flood, what is read.
 const FLOOD_READ_BYTES: u64 = 1 << 20;
@@ -31,7 +31,7 @@ impl Seen {
 
 fn exchange(addr: SocketAddr, request: &str) -> Seen {
     let mut stream = TcpStream::connect(addr).expect("the processor listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a socket takes a timeout");
     stream.set_nodelay(true).expect("a socket takes an option");
     stream.write_all(request.as_bytes()).expect("the processor takes a request");
     let mut bytes = Vec::new();

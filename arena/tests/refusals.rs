@@ -2,17 +2,9 @@
 
 mod common;
 
-use common::client::{Connection, Way};
-use common::system::{READY_TIMEOUT, Setup, System};
+use common::system::{Setup, System};
 use common::{fresh_id, get, pay, payment};
 use nix::sys::signal::Signal;
-
-fn client(way: &Way) -> Connection {
-    let connection = way.connect();
-    // What is answered at the latest after some seconds takes longer on a machine that is busy.
-    connection.be_patient(READY_TIMEOUT * 4);
-    connection
-}
 
 #[test]
 fn a_payment_whose_apis_have_died_is_unknown() {
@@ -20,7 +12,7 @@ fn a_payment_whose_apis_have_died_is_unknown() {
         let mut system = System::start();
         let way = if is_hand_off { system.hand_off() } else { system.lb() };
         system.store.signal(Signal::SIGSTOP);
-        let mut client = client(&way);
+        let mut client = way.connect();
         client.send(&pay(payment(&fresh_id(), "19.90")));
         // The balancer has passed the client on once it has passed on one that came later.
         assert_eq!(way.status("/nowhere"), Some(404));
@@ -40,7 +32,7 @@ fn a_client_that_no_api_has_had_is_told_that_nothing_was_recorded() {
         let mut system = System::start();
         let way = if is_hand_off { system.hand_off() } else { system.lb() };
         system.apis.iter_mut().for_each(|api| api.kill());
-        let told = client(&way).ask(&pay(payment(&fresh_id(), "19.90"))).map(|answer| answer.status);
+        let told = way.connect().ask(&pay(payment(&fresh_id(), "19.90"))).map(|answer| answer.status);
         assert_eq!(told, Ok(503), "through {way}");
     }
 }
@@ -49,7 +41,7 @@ fn a_client_that_no_api_has_had_is_told_that_nothing_was_recorded() {
 fn an_api_that_is_full_does_not_deny_what_a_dead_one_may_have_recorded() {
     let few = Setup { api_args: vec!["--connections-max", "8"], ..Setup::default() };
     let mut system = System::start_as(few, None);
-    let mut client = client(&system.hand_off());
+    let mut client = system.hand_off().connect();
     assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
     let metrics = system.hand_off_admin().ask(&get("/metrics")).expect("metrics of the balancer").body;
     let dying = usize::from(!metrics.contains("lb_held{backend=\"api1\"} 1"));

@@ -85,7 +85,7 @@ fn a_process_that_cannot_start_says_so_or_not_and_ends_with_its_status() {
         ] {
             let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
             let mut process = Process::spawn(dir.path(), program, program, &args, None, stderr);
-            let status = process.wait_for(READY_TIMEOUT * 4);
+            let status = process.wait_for(READY_TIMEOUT);
             let code_seen = status.and_then(|status| status.code());
             assert_eq!(code_seen, Some(code), "{program} {args:?} with {stderr:?}: {status:?}");
         }

@@ -1,6 +1,7 @@
 //! A client that writes bytes as they stand. Every read and write has a bound, so no test hangs on a server that does.
 
 use super::get;
+use super::system::READY_TIMEOUT;
 use serde_json::Value;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -8,9 +9,6 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// How long a read or a write may take before the server counts as hung.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Fields of an answer that are read.
 const FIELDS_MAX: usize = 32;
@@ -44,13 +42,13 @@ impl Way {
     pub(crate) fn try_connect(&self) -> io::Result<Connection> {
         let stream = match self {
             Self::Lb(addr) | Self::HandOff(addr) => {
-                let stream = TcpStream::connect_timeout(addr, PATIENCE)?;
+                let stream = TcpStream::connect_timeout(addr, READY_TIMEOUT)?;
                 stream.set_nodelay(true)?;
                 Stream::Tcp(stream)
             }
             Self::Api(path) => Stream::Unix(UnixStream::connect(path)?),
         };
-        stream.set_patience(PATIENCE)?;
+        stream.set_patience(READY_TIMEOUT)?;
         Ok(Connection { stream, unread: Vec::new() })
     }
 
