@@ -124,3 +124,34 @@ async fn a_backend_that_says_nothing_is_given_up_and_the_next_one_asked() {
     let took_ms = begun.elapsed().as_millis();
     assert!((3_000..=3_250).contains(&took_ms), "after {took_ms} ms");
 }
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_request_that_no_backend_takes_is_refused_after_a_second() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let backends = ["gone", "gone-too"].map(|name| Backend::new(name.to_owned(), folder.path().join(name)));
+    let forward = Rc::new(Forward::new(backends.into()));
+    let begun = Instant::now();
+    let reply = Rc::clone(&forward).handle(request(Method::POST, "/payments", "{}")).await;
+    assert_eq!((reply.status, forward.counts()), (StatusCode::SERVICE_UNAVAILABLE, (0, 1, 0)));
+    let took_ms = begun.elapsed().as_millis();
+    assert!((1_000..=1_020).contains(&took_ms), "after {took_ms} ms");
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_payment_that_two_silent_backends_have_is_unknown_after_twice_the_time_of_one() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let backends = ["first", "second"].map(|name| backend(folder.path(), name, None));
+    let forward = Rc::new(Forward::new(backends.into()));
+    let checked = Rc::clone(&forward);
+    spawn_local(async move {
+        loop {
+            checked.check();
+            sleep(Duration::from_millis(250)).await;
+        }
+    });
+    let begun = Instant::now();
+    let reply = Rc::clone(&forward).handle(request(Method::POST, "/payments", "{}")).await;
+    assert_eq!((reply.status, forward.counts()), (StatusCode::GATEWAY_TIMEOUT, (1, 0, 1)));
+    let took_ms = begun.elapsed().as_millis();
+    assert!((6_000..=6_500).contains(&took_ms), "after {took_ms} ms");
+}

@@ -13,6 +13,8 @@ pub(crate) mod strace;
 pub(crate) mod system;
 pub(crate) mod table;
 
+use client::End;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// A place for an id in the bytes of a request, as long as an id: every sending puts a fresh one there.
@@ -23,6 +25,38 @@ pub(crate) const UPPER_ID: &str = "UPPERUPP-ERID-ERID-ERID-UPPERUPPERID";
 
 /// What stands in inputs and never in an answer.
 pub(crate) const MARK: &str = "Xq7zNeverEchoed";
+
+/// How long lb or an api holds a request while the process that it needs is away (CONTRACT section 5).
+pub(crate) const HOLD: Duration = Duration::from_secs(1);
+
+/// No request that is held is given up before this: [`HOLD`] less the grain that it is watched with. How much later is the
+/// machine's affair.
+pub(crate) const HELD_MIN: Duration = Duration::from_millis(800);
+
+/// A request that is held, from before it was sent until the test lets it go on.
+pub(crate) struct Held(Instant);
+
+impl Held {
+    /// To be called before the request is sent.
+    pub(crate) fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// To be called when everything is there again. False on a machine that was so slow that the hold is over or nearly so:
+    /// then the request may have been refused or given up, through no fault of the system.
+    pub(crate) fn is_in_time(&self) -> bool {
+        self.0.elapsed() < HOLD / 2
+    }
+}
+
+/// True for the answer to a payment that was let go on: accepted, or refused or unknown if the test was not in time.
+pub(crate) fn is_due(answer: &Result<u16, End>, is_in_time: bool) -> bool {
+    match answer {
+        Ok(200 | 202) => true,
+        Ok(503 | 504) => !is_in_time,
+        _ => false,
+    }
+}
 
 /// An id that nobody has used.
 pub(crate) fn fresh_id() -> String {
