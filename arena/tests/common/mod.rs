@@ -49,12 +49,12 @@ impl Held {
     }
 }
 
-/// True for the answer to a payment that was let go on: accepted, or refused or unknown if the test was not in time.
-pub(crate) fn is_due(answer: &Result<u16, End>, is_in_time: bool) -> bool {
+/// True for the answer to a payment that was let go on: what is expected, or refused or unknown if the test was not in time.
+pub(crate) fn is_due(answer: &Result<u16, End>, expected: &[u16], is_in_time: bool) -> bool {
     match answer {
-        Ok(200 | 202) => true,
-        Ok(503 | 504) => !is_in_time,
-        _ => false,
+        Ok(503 | 504) if !is_in_time => true,
+        Ok(status) => expected.contains(status),
+        Err(_) => false,
     }
 }
 
