@@ -37,8 +37,9 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use wire::{PerProcessor, Processor};
 
-/// How long everything may take to answer. A store with a million payments in its log takes half a second.
-const READY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long everything may take to answer, so that a hang ends: a child that ends is noticed at once. A store with a
+/// million payments in its log takes half a second.
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The pause between two looks whether everything answers.
 const READY_PAUSE: Duration = Duration::from_millis(20);

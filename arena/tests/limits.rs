@@ -238,8 +238,9 @@ fn clients_that_hold_all_they_can_end_before_others_lack_memory() {
     }
 }
 
-/// How long a disk takes that stands still, and how long nothing is taken until that is no accident.
-const FLUSH_DELAY: Duration = Duration::from_secs(30);
+/// How long a disk takes that stands still: longer than the test, which lets it go on. And how long nothing is taken until
+/// that is no accident.
+const FLUSH_DELAY: Duration = Duration::from_secs(600);
 const NOTHING_TAKEN: Duration = Duration::from_secs(2);
 
 /// Asks for the sum for as long as the store takes it, up to so often; tells how often.

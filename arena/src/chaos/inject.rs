@@ -21,13 +21,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use wire::{PerProcessor, Processor};
 
 /// A processor's administration answers at once, whatever it does to payments; on a machine that is out of breath.
-const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
+const ADMIN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The shortest late answer.
 const LATE_MS_MIN: u64 = 1_000;
 
-/// How long a process may take to be started again, and between two looks at whether it is.
-const BACK_WITHIN: Duration = Duration::from_secs(5);
+/// How long a process may take to be started again, so that a hang ends, and between two looks at whether it is.
+const BACK_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
 /// The delay under which calls wait when a failing processor is healed.

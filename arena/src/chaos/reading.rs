@@ -23,7 +23,7 @@ pub const DRAIN_PATIENCE: Duration = Duration::from_secs(90);
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long one question may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of a payment, the lines of the log that are shown.
 const LINES_SHOWN_MAX: usize = 40;
