@@ -169,7 +169,7 @@ impl Server {
                         let _ = self.log.flushed().map(nix::sys::eventfd::EventFd::read);
                     }
                     TOKEN_METRICS => self.say_metrics(),
-                    token => self.on_ready(token, event.events(), now),
+                    token => self.on_ready(token, event.events()),
                 }
             }
             self.end_turn(now);
@@ -357,15 +357,15 @@ impl Server {
         }
     }
 
-    fn on_ready(&mut self, token: u64, ready: EpollFlags, now: Now) {
+    fn on_ready(&mut self, token: u64, ready: EpollFlags) {
         let may_read = ready.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
-        if may_read && !self.read(token, now) {
+        if may_read && !self.read(token) {
             self.end(token);
         }
     }
 
     /// Reads once and takes in every whole frame. False when the connection has ended or broke the protocol.
-    fn read(&mut self, token: u64, now: Now) -> bool {
+    fn read(&mut self, token: u64) -> bool {
         let Self { connections, block, core, effects, .. } = self;
         let Some(connection) = connections.get_mut(&token) else {
             return true;
@@ -377,6 +377,8 @@ impl Server {
                 return matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
             }
         };
+        // Deadlines are judged by the time after the read: this process may have been stopped since the turn began.
+        let now = now();
         let (door, mut is_refused) = (connection.door, false);
         let each = |message| {
             is_refused |= !door.takes(&message);

@@ -301,6 +301,32 @@ fn what_comes_after_its_deadline_changes_nothing() {
 }
 
 #[test]
+fn an_overdue_call_that_its_payment_lists_no_more_still_forbids_a_decision() {
+    let mut store = store(Stands::Open);
+    let first = Lease {
+        attempt: AttemptId(1),
+        id: ID,
+        cents: CENTS,
+        processor: FIRST,
+        requested_at: wire::Timestamp(0),
+        kind: CallKind::Post,
+        begin_until_us: None,
+    };
+    store.report(first, Outcome::Overdue);
+    // Sixteen repetitions without proof: the first attempt leaves the list.
+    for _ in 0..16 {
+        let lease = store.lease();
+        assert_eq!(lease.processor, FIRST);
+        store.report(lease, Outcome::Unclear);
+    }
+    store.hear(API, FromApi::Drain);
+    let is_listed =
+        store.core.ledger().flights().values().any(|flight| flight.unanswered.contains(&AttemptId(1)));
+    assert!(!is_listed, "the list is full");
+    assert!(!store.operate(Operation::NotCharged(ID)).0, "its answer may still come");
+}
+
+#[test]
 fn a_purge_that_a_later_one_has_overtaken_forgets_nothing_that_came_since() {
     let mut store = Store::start();
     store.us = 5_000_000;

@@ -27,7 +27,7 @@ pub struct Call {
 pub struct Calls {
     open: PerProcessor<BTreeMap<AttemptId, Call>>,
     /// Which api keeps the socket of an overdue call. Bounded by what apis hold: a hello lists them.
-    overdue: PerProcessor<BTreeMap<AttemptId, ApiId>>,
+    overdue: PerProcessor<BTreeMap<AttemptId, (ApiId, PaymentId)>>,
     /// `GET`s. They charge nothing, so they have numbers of their own and no intent.
     inquiries: PerProcessor<BTreeMap<AttemptId, Call>>,
     next_inquiry: u64,
@@ -69,9 +69,15 @@ impl Calls {
     }
 
     /// A call is overdue: its socket is kept. Tells the call if it was open until now.
-    pub fn keep_overdue(&mut self, processor: Processor, attempt: AttemptId, api: ApiId) -> Option<Call> {
+    pub fn keep_overdue(
+        &mut self,
+        processor: Processor,
+        attempt: AttemptId,
+        api: ApiId,
+        id: PaymentId,
+    ) -> Option<Call> {
         let call = self.open[processor].remove(&attempt);
-        self.overdue[processor].insert(attempt, api);
+        self.overdue[processor].insert(attempt, (api, id));
         call
     }
 
@@ -87,7 +93,7 @@ impl Calls {
         let mut ended = Vec::new();
         for processor in Processor::BOTH {
             self.inquiries[processor].retain(|_, call| call.api != api);
-            self.overdue[processor].retain(|_, keeper| *keeper != api);
+            self.overdue[processor].retain(|_, (keeper, _)| *keeper != api);
             let gone = self.open[processor].extract_if(.., |_, call| call.api == api);
             ended.extend(gone.map(|(attempt, call)| (processor, attempt, call)));
         }
@@ -116,6 +122,14 @@ impl Calls {
     #[must_use]
     pub fn may_be_answered(&self, processor: Processor, attempt: AttemptId) -> bool {
         self.is_open(processor, attempt) || self.overdue[processor].contains_key(&attempt)
+    }
+
+    /// True while any call of this payment may still be answered, one that its flight lists no more included. Looks at all
+    /// calls: for operators.
+    #[must_use]
+    pub fn may_be_answered_for(&self, processor: Processor, id: PaymentId) -> bool {
+        self.open[processor].values().any(|call| call.id == id)
+            || self.overdue[processor].values().any(|(_, overdue)| *overdue == id)
     }
 
     /// When the oldest open call after `watermark` went out. Attempts are numbered in the order of their leases.

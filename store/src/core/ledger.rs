@@ -595,7 +595,10 @@ impl Ledger {
         }
         self.queue.take(ordinal);
         let flight = self.flights.remove(&ordinal);
-        if let Some(flight) = flight.as_ref().filter(|flight| flight.sealed || flight.unanswered.len() > 1) {
+        // Its other attempts, or those at the other processor, may still arrive.
+        let leaves_some =
+            |flight: &&Flight| flight.sealed || flight.unanswered.len() > 1 || flight.processor != processor;
+        if let Some(flight) = flight.as_ref().filter(leaves_some) {
             self.dangling.insert(ordinal, flight.clone());
             if self.dangling.len() > DANGLING_MAX {
                 self.dangling.pop_first();

@@ -299,7 +299,9 @@ impl Core {
                 effects.sends.push((api, FromStore::Operated { request, done: false, next: None, text }));
             }
             FromApi::Operate { request, operation: Operation::Window { bounds }, .. } => {
-                let window = self.ledger.books(Timestamp::from_ms(now.wall_ms), bounds);
+                // What is issued may be behind the wall clock while a jump of that is doubted.
+                let now_ms = self.clock.time_ms(now).min(now.wall_ms);
+                let window = self.ledger.books(Timestamp::from_ms(now_ms), bounds);
                 effects.sends.push((api, FromStore::Window { request, window }));
             }
             FromApi::Operate {
@@ -364,12 +366,18 @@ impl Core {
         }
     }
 
+    /// True while apis may still say which calls of the time before this start they hold.
+    fn waits_for_claims(&self) -> bool {
+        self.claims != Claims::Ended
+    }
+
     fn offer_if_idle(&mut self, now: Now, ordinal: Ordinal) {
         let Some(flight) = self.ledger.flights().get(&ordinal) else {
             return;
         };
-        let waits_for_claim = self.claims != Claims::Ended;
-        if waits_for_claim || flight.unanswered.iter().any(|at| self.calls.is_open(flight.processor, *at)) {
+        if self.waits_for_claims()
+            || flight.unanswered.iter().any(|at| self.calls.is_open(flight.processor, *at))
+        {
             return;
         }
         let repeats = !self.ledger.is_only_asked_for(ordinal);
@@ -433,7 +441,7 @@ impl Core {
         }
         for (processor, attempt, call, is_overdue) in claimed {
             if is_overdue {
-                self.calls.keep_overdue(processor, attempt, api);
+                self.calls.keep_overdue(processor, attempt, api, call.id);
                 continue;
             }
             self.begin(processor, attempt, call);
@@ -521,7 +529,7 @@ impl Core {
     fn end_call(&mut self, api: ApiId, report: &Report) -> Option<Call> {
         let Report { processor, attempt, .. } = *report;
         let (call, kind) = if report.outcome == Outcome::Overdue && self.ledger.has_made(attempt) {
-            (self.calls.keep_overdue(processor, attempt, api)?, CallKind::Post)
+            (self.calls.keep_overdue(processor, attempt, api, report.id)?, CallKind::Post)
         } else {
             self.calls.end(processor, attempt)?
         };

@@ -111,7 +111,7 @@ impl Core {
     fn resolve_charged(&self, id: PaymentId, by: Option<Processor>) -> Result<Vec<Record>, Objection> {
         let ledger = self.ledger();
         if let Some(tombstone) = ledger.tombstones().get(&id) {
-            self.resolvable(tombstone)?;
+            self.resolvable(id, tombstone)?;
             check_by(&tombstone.flight, by)?;
             return Ok(vec![Record::TombstoneCharged { id }]);
         }
@@ -132,7 +132,7 @@ impl Core {
     fn resolve_not_charged(&self, id: PaymentId) -> Result<Vec<Record>, Objection> {
         let ledger = self.ledger();
         if let Some(tombstone) = ledger.tombstones().get(&id) {
-            self.resolvable(tombstone)?;
+            self.resolvable(id, tombstone)?;
             return Ok(vec![Record::TombstoneResolved { id }]);
         }
         let ordinal = ledger.find(id).ok_or(Objection::Unknown)?;
@@ -181,16 +181,18 @@ impl Core {
     /// The attempts of a payment in flight, none of which can be answered any more.
     fn settled_flight(&self, ordinal: Ordinal) -> Result<&Flight, Objection> {
         let flight = self.ledger().flights().get(&ordinal).ok_or(Objection::Queued)?;
-        self.check_settled(flight).map(|()| flight)
+        self.check_settled(self.ledger().id(ordinal), flight).map(|()| flight)
     }
 
-    fn resolvable(&self, tombstone: &Tombstone) -> Result<(), Objection> {
-        if tombstone.is_charged { Err(Objection::Charged) } else { self.check_settled(&tombstone.flight) }
+    fn resolvable(&self, id: PaymentId, tombstone: &Tombstone) -> Result<(), Objection> {
+        if tombstone.is_charged { Err(Objection::Charged) } else { self.check_settled(id, &tombstone.flight) }
     }
 
-    fn check_settled(&self, flight: &Flight) -> Result<(), Objection> {
-        let may_be_answered = |at: &AttemptId| self.calls().may_be_answered(flight.processor, *at);
-        if flight.unanswered.iter().any(may_be_answered) { Err(Objection::CallOpen) } else { Ok(()) }
+    /// Nothing is decided before the apis of the time before a start have said which calls they hold, nor while one of them
+    /// holds a call of this payment.
+    fn check_settled(&self, id: PaymentId, flight: &Flight) -> Result<(), Objection> {
+        let may_be_answered = self.calls().may_be_answered_for(flight.processor, id);
+        if self.waits_for_claims() || may_be_answered { Err(Objection::CallOpen) } else { Ok(()) }
     }
 
     /// The processor that charged a dead letter, by its own claim and where both claim it by the operator's word.
