@@ -17,7 +17,7 @@ use malformed::answers;
 use malformed::kinds::{Kind, hostile, malformed as malformed_kinds};
 use malformed::mutants::Mutants;
 use malformed::payment::is_payment;
-use malformed::reference::{Reading, Rest};
+use malformed::reference::{Reading, Request, Rest};
 use malformed::witness::{self, Seen, digest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -129,17 +129,25 @@ impl Stream {
     }
 
     /// The decisions about its requests. To what is none, a refusal is as good as an end, and when its end comes
-    /// together with it chance decides.
+    /// together with it chance decides. Chance decides about a purge and what is behind it, too: the client shuts its side
+    /// down, and a purge is only carried out, and answered, if the server reads it before that.
     fn decisions(&self, answers: &[Answer]) -> Vec<u16> {
+        let requests = &self.reading.requests;
+        let certain = requests.iter().position(is_purge).unwrap_or(requests.len());
         let finals = answers.iter().map(|answer| answer.status).filter(|status| *status >= 200);
         let decision = |(number, status)| if self.is_payment(number) && status == 200 { 202 } else { status };
-        finals.enumerate().take(self.reading.requests.len()).map(decision).collect()
+        finals.enumerate().take(certain).map(decision).collect()
     }
 
     fn shown(&self) -> String {
         let shown = &self.bytes[..self.bytes.len().min(700)];
         format!("{}\n    \"{}\"\n   ", self.name, shown.escape_ascii())
     }
+}
+
+/// True for a request to purge, however it is answered.
+fn is_purge(request: &Request) -> bool {
+    request.method == "POST" && request.target.starts_with(b"/purge-payments")
 }
 
 /// What a run has seen.
