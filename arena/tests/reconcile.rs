@@ -36,10 +36,9 @@ fn pay_both(system: &mut System, processors: &Processors) -> PerProcessor<Vec<St
 }
 
 fn reconcile(system: &System, urls: &PerProcessor<String>, token: &str, more: &[&str]) -> Output {
-    let path = system.store_path();
     let mut command = Command::new(binaries().join("store"));
     command.args(["reconcile", "--margin-s", "0", "--window-s", "1", "--calls-per-s", "1000"]).args(more);
-    command.arg("--socket-dir").arg(path.parent().unwrap()).env_clear();
+    command.arg("--log-dir").arg(system.log_dir()).env_clear();
     command.env("PROCESSOR_TOKEN", token);
     command.env("PROCESSOR_DEFAULT_URL", &urls[Processor::Default]);
     command.env("PROCESSOR_FALLBACK_URL", &urls[Processor::Fallback]);
@@ -141,5 +140,5 @@ fn what_cannot_be_compared_is_said_and_is_no_difference() {
     system.store.kill();
     let failed = reconcile(&system, &urls, "123", &[]);
     assert_eq!(failed.status.code(), Some(2));
-    assert!(text(&failed.stderr).contains("SOCKET_DIR"), "{}", text(&failed.stderr));
+    assert!(text(&failed.stderr).contains("LOG_DIR"), "{}", text(&failed.stderr));
 }
