@@ -203,6 +203,31 @@ fn a_start_writes_and_flushes_again_what_is_not_known_to_be_flushed() {
 }
 
 #[test]
+fn a_start_writes_the_last_witness_again() {
+    let dir = TempDir::new().unwrap();
+    let mut log = open(dir.path(), Durability::Process);
+    append(&mut log, 3);
+    log.finish();
+    drop(log);
+    let (image, frames) = first_segment(dir.path());
+    let (start, len, count) = *frames.last().unwrap();
+    assert_eq!((count, start + len), (0, image.bytes.len()));
+    let Some(trace) = Trace::begin() else {
+        println!("without strace: what a start writes again is not seen");
+        return;
+    };
+    drop(open(dir.path(), Durability::Process));
+    let calls = trace.end(dir.path());
+    let is_again = |call: &String| {
+        written(call, image.path.to_str().unwrap()).is_some_and(|(offset, bytes)| {
+            offset <= start as u64 && offset + bytes >= image.bytes.len() as u64
+        })
+    };
+    assert!(calls.iter().any(is_again), "{calls:#?}");
+    assert_eq!(first_segment(dir.path()).1, frames, "a start adds no second witness");
+}
+
+#[test]
 fn a_flipped_bit_in_the_last_flushed_group_is_refused_after_a_kill_in_mode_always() {
     let dir = TempDir::new().unwrap();
     let mut log = open(dir.path(), Durability::Always);

@@ -80,7 +80,7 @@ pub struct Recovered {
     pub torn_bytes: u64,
     /// The last record that a frame, or the snapshot, calls durable.
     pub witnessed: Sequence,
-    /// Segment and offset of the first frame that may not be on the disk: it holds records behind `witnessed`.
+    /// Segment and offset of the first frame that may not be on the disk: no later frame calls it durable.
     pub unflushed: Option<(u64, u64)>,
     /// The segment that is prepared and not begun.
     pub spare: Option<u64>,
@@ -311,7 +311,7 @@ struct Block {
     segment: u64,
     /// Where the first of them begins.
     offset: u64,
-    /// The last record of the last of them.
+    /// The last record of the last of them, or the one behind it if the last of them is a witness.
     last: Sequence,
 }
 
@@ -382,7 +382,9 @@ fn read_frames(
         }
         end.sequence += u64::from(frame.count);
         end.chain = frame.crc;
-        unflushed.add(end.segment, offset as u64, end.sequence, frame.durable);
+        // A witness holds no record. Only what follows it can say that it was flushed.
+        let last = end.sequence + u64::from(frame.count == 0);
+        unflushed.add(end.segment, offset as u64, last, frame.durable);
         recovered.frames += 1;
         offset += frame.bytes;
     }

@@ -37,7 +37,8 @@ impl Trace {
         let output = dir.path().join("calls");
         let thread = fs::read_link("/proc/thread-self").unwrap();
         let mut command = Command::new("strace");
-        command.args(["-f", "-q", "-y", "-e", "trace=%file,%desc", "-o"]).arg(&output);
+        // A file for each thread: in one file for all, a call is cut in two where another thread's comes between.
+        command.args(["-ff", "-q", "-y", "-e", "trace=%file,%desc", "-o"]).arg(&output);
         command.args(["-p", &std::process::id().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut strace = command.spawn().ok()?;
@@ -58,9 +59,8 @@ impl Trace {
         kill(Pid::from_raw(i32::try_from(self.strace.id()).unwrap()), Signal::SIGTERM).unwrap();
         self.strace.wait().unwrap();
         let thread = self.thread.file_name().unwrap().to_str().unwrap();
-        let calls = fs::read_to_string(&self.output).unwrap();
-        let own = calls.lines().filter_map(|line| line.strip_prefix(thread)?.strip_prefix(' '));
+        let calls = fs::read_to_string(self.output.with_extension(thread)).unwrap();
         let dir = dir.to_str().unwrap();
-        own.map(str::trim_start).filter(|call| call.contains(dir)).map(str::to_owned).collect()
+        calls.lines().filter(|call| call.contains(dir)).map(str::to_owned).collect()
     }
 }
