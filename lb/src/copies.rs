@@ -303,9 +303,8 @@ impl<C> Copies<C> {
                 }
             };
             place.generation = ticket.generation;
-            // The balancer before this one has not said which of those that wait are.
-            let is_bereft = backend.is_none();
-            place.client = Some(Client::new(copy, whereabouts, now_ms, is_bereft));
+            // The balancer before this one has not said which of them are.
+            place.client = Some(Client::new(copy, whereabouts, now_ms, true));
         }
         let slots = &self.slots;
         self.free.retain(|slot| slots[*slot as usize].client.is_none());
@@ -351,9 +350,13 @@ impl<C> Copies<C> {
             }
             let says = read(Ticket { slot, generation: place.generation });
             if says == Some(Word::AtRest) {
+                // What comes from now on that api has not seen; and where nothing has come, all is answered.
+                let has_asked = look(&client.copy) != Waits::Silent;
+                if !has_asked {
+                    client.returns = 0;
+                }
                 client.wait_again(now_ms);
-                // What comes from now on that api has not seen.
-                client.is_bereft |= look(&client.copy) != Waits::Silent;
+                client.is_bereft |= has_asked;
                 self.waiting.push_back(slot);
                 ended.moved += 1;
             } else {
@@ -445,6 +448,21 @@ mod tests {
         };
         assert_eq!(overdue, [Overdue { copy: "a", is_bereft: true }]);
         assert!(now_ms > HOLD_MS * 2, "an api that comes back soon gets it: {now_ms}");
+    }
+
+    #[test]
+    fn a_client_that_is_answered_in_between_keeps_its_second() {
+        let mut copies = Copies::new(1, 1, 1);
+        copies.admit("a", 0).unwrap();
+        let mut now_ms = 0;
+        for _ in 0..20 {
+            copies.connect(0);
+            assert!(copies.offer(now_ms).is_some());
+            now_ms += 250;
+            copies.end(0, now_ms, |_| Some(Word::AtRest), |_| Waits::Silent);
+        }
+        assert!(copies.take_overdue(now_ms + HOLD_MS - 1, |_| Waits::Asking).is_empty());
+        assert_eq!(copies.take_overdue(now_ms + HOLD_MS, |_| Waits::Asking), [in_time("a")]);
     }
 
     #[test]
