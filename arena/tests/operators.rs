@@ -221,3 +221,23 @@ fn a_balancer_of_another_user_gets_no_client_and_hands_off_none() {
         assert_eq!(way.status("/health"), Some(200), "{way}");
     }
 }
+
+#[test]
+fn a_store_whose_folder_can_hold_no_socket_serves_without_operators() {
+    let dir = tempfile::tempdir().unwrap();
+    // A folder in the place of the socket's lock: nothing can be bound beside it.
+    let log_dir = dir.path().join("log");
+    std::fs::create_dir_all(log_dir.join("operator.lock")).unwrap();
+    let store = common::system::binaries().join("store");
+    let mut command = std::process::Command::new(store);
+    command.arg("--socket-dir").arg(dir.path()).arg("--log-dir").arg(&log_dir).env_clear();
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap());
+    while !said.contains("store listens on")
+        && std::io::BufRead::read_line(&mut lines, &mut said).unwrap() > 0
+    {}
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(said.contains("store listens on") && said.contains("cannot reach this store"), "{said}");
+}

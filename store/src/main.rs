@@ -4,13 +4,14 @@ use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use std::io::{self, Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::time::Instant;
 use store::ask::Asker;
 use store::config::{Arguments, Command, Config};
 use store::core::Core;
 use store::inspect;
-use store::log::{Durability, Log, recovery};
+use store::log::{self, Durability, Log, recovery};
 use store::reconcile;
 use store::server::{self, Server};
 use wire::socket;
@@ -56,8 +57,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let path = socket::store_path(config.store_socket_dir());
     let (listener, _lock) = socket::bind_private(&path)
         .context("STORE_SOCKET_DIR, SOCKET_DIR: cannot bind the store's socket")?;
-    let (operators, _operators_lock) = socket::bind_private(&socket::operator_path(&config.log_dir))
-        .context("LOG_DIR: cannot bind the operators' socket")?;
+    let (operators, _operators_lock) = bind_for_operators(config)?.unzip();
     let mut core = Core::new(config.core(random_key()?), server::now());
     let memory = config.memory();
     let about = recovery::payments_about(&config.log_dir).unwrap_or(0);
@@ -92,6 +92,25 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     Server::new(core, log, listener, operators)?.run(&signals)?;
     tracing::info!("store ended");
     Ok(())
+}
+
+/// The operators' socket; `None` where LOG_DIR can hold none. Payments do not depend on it.
+fn bind_for_operators(config: &Config) -> anyhow::Result<Option<(UnixListener, socket::Lock)>> {
+    // Before the socket makes the folder: the log's name must be on the disk.
+    let bound = log::make_folder(&config.log_dir)
+        .and_then(|()| socket::bind_private(&socket::operator_path(&config.log_dir)));
+    match bound {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(error).context("LOG_DIR: cannot bind the operators' socket")
+        }
+        Err(error) => {
+            tracing::warn!(
+                "LOG_DIR: {error}: `store list`, `resolve`, `revive` and `reconcile` cannot reach this store"
+            );
+            Ok(None)
+        }
+    }
 }
 
 fn random_key() -> anyhow::Result<[u64; 2]> {

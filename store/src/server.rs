@@ -96,7 +96,7 @@ pub struct Server {
     core: Core,
     log: Log,
     listener: UnixListener,
-    operators: UnixListener,
+    operators: Option<UnixListener>,
     epoll: Epoll,
     connections: BTreeMap<u64, Connection>,
     next_token: u64,
@@ -112,14 +112,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Puts the store together. `listener`, for apis, and `operators` are non-blocking.
+    /// Puts the store together. `listener`, for apis, and `operators` are non-blocking; without the latter no operator is heard.
     ///
     /// # Errors
     /// When the kernel has no epoll for us.
-    pub fn new(core: Core, log: Log, listener: UnixListener, operators: UnixListener) -> io::Result<Self> {
+    pub fn new(
+        core: Core,
+        log: Log,
+        listener: UnixListener,
+        operators: Option<UnixListener>,
+    ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LISTENER))?;
-        epoll.add(&operators, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_OPERATORS))?;
+        if let Some(operators) = &operators {
+            epoll.add(operators, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_OPERATORS))?;
+        }
         if let Some(flushed) = log.flushed() {
             epoll.add(flushed, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_FLUSHED))?;
         }
@@ -306,9 +313,10 @@ impl Server {
         let max = door.connections_max();
         loop {
             let listener = match door {
-                Door::Apis => &self.listener,
-                Door::Operators => &self.operators,
+                Door::Apis => Some(&self.listener),
+                Door::Operators => self.operators.as_ref(),
             };
+            let Some(listener) = listener else { return };
             let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -351,7 +359,8 @@ impl Server {
     }
 
     fn watch_listeners(&self, interest: EpollFlags) {
-        for (listener, token) in [(&self.listener, TOKEN_LISTENER), (&self.operators, TOKEN_OPERATORS)] {
+        let operators = self.operators.as_ref().map(|operators| (operators, TOKEN_OPERATORS));
+        for (listener, token) in [(&self.listener, TOKEN_LISTENER)].into_iter().chain(operators) {
             // What is watched already can be watched in another way.
             let _ = self.epoll.modify(listener, &mut EpollEvent::new(interest, token));
         }

@@ -351,7 +351,10 @@ impl Disk {
 }
 
 /// Makes the log's folder if there is none. Its name is on the disk then, like those of the files in it.
-fn make_folder(dir: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// What the system says.
+pub fn make_folder(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
