@@ -104,6 +104,23 @@ fn a_purge_that_waits_in_a_stopped_store_is_refused_after_its_client_was_answere
 }
 
 #[test]
+fn a_client_that_half_closes_before_its_purge_is_read_is_told_that_nothing_was_done() {
+    let system = system();
+    pay_some(&system.api(1));
+    system.apis[0].signal(Signal::SIGSTOP);
+    let mut client = system.api(0).connect();
+    client.send(&purge());
+    client.half_close();
+    system.apis[0].signal(Signal::SIGCONT);
+    let answer = client.answer(false).map(|answer| answer.status);
+    // An api that had read it before it stopped carries it out, and closes when it sees the end.
+    match answer {
+        Ok(503) => assert_eq!(remembered(&system), PAYMENTS),
+        other => assert!(matches!(other, Ok(200) | Err(_)), "{other:?}"),
+    }
+}
+
+#[test]
 fn a_purge_whose_client_stays_is_carried_out() {
     let system = system();
     for way in [system.lb(), system.hand_off(), system.api(0)] {

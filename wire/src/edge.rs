@@ -586,11 +586,16 @@ impl Edge {
                     return Some(Outcome::Ended);
                 }
                 let asker = Asker { is_head: request.method == Method::HEAD, is_old };
-                if request.is_for_present_clients() && !connection.wait_for_client() {
-                    return Some(Outcome::Ended);
-                }
                 let records = request.method == Method::POST;
-                let mut reply = handler(request).await;
+                let mut reply = if request.is_for_present_clients() && !connection.wait_for_client() {
+                    Reply::unavailable(
+                        "client_left",
+                        "nothing was done; keep the connection open until the answer",
+                    )
+                    .closing()
+                } else {
+                    handler(request).await
+                };
                 if connection.is_bereft() && records && reply.denies_a_record() {
                     reply = Reply::unknown();
                 }
