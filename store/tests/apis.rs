@@ -1,9 +1,12 @@
 //! Which api is told what: who gets a call, and when a report is acknowledged. Whatever is said wakes a process.
 
-use store::core::router::RouterConfig;
+use store::core::ledger::snapshot::Fold;
+use store::core::queue::Ordinal;
+use store::core::record::Record;
+use store::core::router::{RouterConfig, State};
 use store::core::{ApiId, Core, CoreConfig, Effects, Event, Now, Room};
-use wire::frame::{CallKind, FromApi, FromStore, HeldAttempt, Lease, Outcome, Report};
-use wire::{Cents, PaymentId, PerProcessor, Processor};
+use wire::frame::{AttemptId, CallKind, FromApi, FromStore, HeldAttempt, Lease, Outcome, Report};
+use wire::{Cents, PaymentId, PerProcessor, Processor, Timestamp};
 
 const FIRST: ApiId = ApiId(1);
 const SECOND: ApiId = ApiId(2);
@@ -242,4 +245,23 @@ fn calls_of_an_api_that_comes_back_are_not_left_behind() {
     let reports: Vec<_> =
         open.drain(..100).map(|(api, lease)| (api, store.report_after_us(lease, 1_000_000))).collect();
     assert_eq!(cheap_posts(store.turn(reports)) + store.cheap_posts_in_ms(100), 100);
+}
+
+#[test]
+fn a_call_that_is_claimed_after_a_restart_is_not_late_for_what_it_waited_before() {
+    let router = RouterConfig::for_fees(PerProcessor([5.0, 15.0]), 1_500);
+    let config = CoreConfig { payments_max: 10, index_key: [1, 2], router };
+    // The host has been up for a while, as hosts have.
+    let now = Now { us: 500_000_000, wall_ms: 500_000 };
+    let mut core = Core::new(config, now);
+    let (ordinal, attempt, processor) = (Ordinal(0), AttemptId(1), Processor::Default);
+    core.add(&Record::Accepted { id: PaymentId(1), cents: Cents(1) });
+    core.add(&Record::Intended { ordinal, attempt, processor, requested_at: Timestamp::from_ms(490_000) });
+    let hello =
+        FromApi::Hello { instance: 1, calls_max: 100, held: vec![HeldAttempt { attempt, age_ms: 10_000 }] };
+    let mut effects = Effects::default();
+    core.step(now, Event::Frame(FIRST, hello), &mut effects);
+    core.dispatch(now, &mut effects);
+    assert!(core.calls().is_open(processor, attempt), "it is claimed");
+    assert_eq!(core.router().state(processor, core.calls(), now.us), State::Usable);
 }
