@@ -60,7 +60,7 @@ pub struct Config {
     pub connections_max: Option<usize>,
     /// Bytes that are held for all clients together: parts of requests, and answers that they do not read. At the bound
     /// those end that have held some longest [default: an eighth of the memory limit, 64 MiB without one]
-    #[arg(long, env = "HELD_BYTES_MAX", value_parser = clap::value_parser!(u64).range(wire::edge::HELD_BYTES_MAX_MIN..))]
+    #[arg(long, env = "HELD_BYTES_MAX", value_parser = clap::value_parser!(u64).range(edge::limits::HELD_BYTES_MAX_MIN..))]
     pub held_bytes_max: Option<u64>,
 }
 
@@ -68,14 +68,14 @@ impl Config {
     /// Connections that are served at a time.
     #[must_use]
     pub fn connections_max(&self) -> usize {
-        self.connections_max.unwrap_or_else(|| wire::edge::connections_max_by(wire::memory::limit()))
+        self.connections_max.unwrap_or_else(|| edge::limits::connections_max_by(wire::memory::limit()))
     }
 
     /// Bytes that may be held for all clients together.
     #[must_use]
     pub fn held_bytes_max(&self) -> usize {
         let given = self.held_bytes_max.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        given.unwrap_or_else(|| wire::edge::held_bytes_max_by(wire::memory::limit()))
+        given.unwrap_or_else(|| edge::limits::held_bytes_max_by(wire::memory::limit()))
     }
 
     /// The folder of the store's socket.

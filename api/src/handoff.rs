@@ -5,6 +5,8 @@
 //! for is given back at once, and lb passes us over for a while.
 
 use crate::routes::Routes;
+use edge::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Place, Received, Source};
+use edge::{Edge, Stream};
 use socket2::SockRef;
 use std::cell::RefCell;
 use std::io;
@@ -15,8 +17,6 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
-use wire::edge::{Edge, Stream};
-use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Place, Received, Source};
 use wire::socket::is_ours;
 
 /// After an accept that failed for want of descriptors, which a closing connection gives back.

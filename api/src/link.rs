@@ -3,6 +3,7 @@
 //! that many requests share one system call.
 
 use crate::desk::{Ask, Desk, Taken, Unanswered};
+use edge::unix::UnixStream;
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -16,7 +17,6 @@ use tokio::time::{Instant, sleep_until};
 use wire::Processor;
 use wire::frame::{AttemptId, FRAME_BYTES_MAX, Frames, FromApi, FromStore, Lease};
 use wire::time::monotonic_us;
-use wire::unix::UnixStream;
 
 /// How finely deadlines are watched: a request is held at most this much longer than it should.
 const TICK: Duration = Duration::from_millis(50);

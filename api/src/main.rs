@@ -4,6 +4,7 @@ use anyhow::{Context, ensure};
 use api::config::{Arguments, Command, Config};
 use api::server;
 use bytes::Bytes;
+use edge::handoff;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyperlocal::{UnixClientExt, Uri};
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::LocalRuntime;
 use tokio::signal::unix::{SignalKind, signal};
-use wire::{handoff, socket};
+use wire::socket;
 
 /// How long a health check waits for an answer.
 const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,10 +1,10 @@
 //! The api's metrics: what it answered, what is out.
 
 use crate::link::Link;
+use edge::Edge;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use wire::edge::Edge;
 use wire::metrics::{LOG_LINES_DROPPED, Sample, Snapshot};
 
 /// Counts of this process.

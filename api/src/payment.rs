@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_deepest_body_that_fits_is_survived() {
-        let open = "[".repeat(wire::edge::BODY_BYTES_MAX);
+        let open = "[".repeat(edge::limits::BODY_BYTES_MAX);
         assert_eq!(parse(&open), Err(PaymentError::Malformed));
         let junk = format!(r#"{{"junk":{}"#, "[".repeat(4000));
         assert_eq!(parse(&junk), Err(PaymentError::Malformed));

@@ -9,6 +9,8 @@ use crate::metrics::Metrics;
 use crate::processor::Processor as Peer;
 use crate::routes::Routes;
 use crate::settle::{Settler, Shared};
+use edge::unix::UnixStream;
+use edge::{Edge, Stream};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -17,8 +19,6 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::time::{Instant, sleep};
 use wire::PerProcessor;
-use wire::edge::{Edge, Stream};
-use wire::unix::UnixStream;
 
 /// How long a draining api waits for its clients, and then for its calls.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);

@@ -8,6 +8,8 @@ use api::evidence::{Answer, outcome};
 use api::payment::Payment;
 use arena::bench::settled_log::{charged, core};
 use arena::simulation::chance::Chance;
+use edge::unix::UnixStream;
+use edge::{Edge, Reply, Stream};
 use hyper::StatusCode;
 use std::hint::black_box;
 use std::rc::Rc;
@@ -18,9 +20,7 @@ use store::core::{ApiId, Effects, Event, Now};
 use store::log::frame as log_frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::LocalRuntime;
-use wire::edge::{Edge, Reply, Stream};
 use wire::frame::{self, AttemptId, CallKind, FromApi, FromStore, Lease, Message};
-use wire::unix::UnixStream;
 use wire::{Bounds, Cents, PaymentId, Processor, Timestamp};
 
 /// How often each path is taken; `scripts/count-instructions` divides by it.

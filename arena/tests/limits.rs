@@ -18,7 +18,7 @@ use wire::{Bounds, Cents, PaymentId};
 const IDLE_DEFAULT: usize = 1_000;
 const SLOW_DEFAULT: usize = 500;
 
-/// Silent clients that come at once: fewer than the kernel keeps before it remembers nothing of them (`wire/src/tcp.rs`).
+/// Silent clients that come at once: fewer than the kernel keeps before it remembers nothing of them (`lib/edge/src/tcp.rs`).
 const SILENT_AT_ONCE: usize = 2_000;
 
 /// What a silent connection may cost in lb or in an api. The goal is 1 KiB; a debug build and the grain of pages and

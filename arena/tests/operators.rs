@@ -5,6 +5,7 @@ mod common;
 
 use common::system::{Process, READY_TIMEOUT, Setup, System, binaries};
 use common::{fresh_id, pay, payment};
+use edge::handoff::control_path;
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -13,7 +14,6 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use wire::frame::{Frames, FromApi, FromStore, Listing, Message, Operation};
-use wire::handoff::control_path;
 
 /// A user that no process of the system runs as.
 const OTHER_UID: u32 = 65_534;

@@ -8,6 +8,7 @@ use common::processors::Processors;
 use common::system::{READY_TIMEOUT, System};
 use common::table::Failures;
 use common::{HELD_MIN, HOLD, Held, fresh_id, get, pay, payment, post};
+use edge::handoff::{MESSAGE_BYTES_MAX, bind_control, connect_control, control_path, receive, send};
 use nix::sys::signal::Signal;
 use nix::sys::socket::accept;
 use std::io::ErrorKind;
@@ -17,7 +18,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use wire::handoff::{MESSAGE_BYTES_MAX, bind_control, connect_control, control_path, receive, send};
 use wire::socket::{backend_path, bind};
 
 /// How long the processes are restarted in turn; `ESPORA_ROLLING_S` makes it longer.

@@ -4,9 +4,9 @@
 
 use crate::balance::Load;
 use crate::upstream::{SendError, Upstream};
+use edge::{Reply, Request};
 use std::cell::Cell;
 use std::path::PathBuf;
-use wire::edge::{Reply, Request};
 
 /// One api.
 pub struct Backend {

@@ -14,8 +14,8 @@
 //!                     and it is at rest
 //! ```
 
+use edge::handoff::{GENERATION_MASK, Ticket, Word};
 use std::collections::VecDeque;
-use wire::handoff::{GENERATION_MASK, Ticket, Word};
 
 /// How long a client with a request waits for any api.
 pub const HOLD_MS: u64 = 1_000;

@@ -18,13 +18,13 @@ use crate::balance::{self, Load, RetryBudget};
 use crate::patience::Patience;
 use crate::upstream::SendError;
 use bytes::Bytes;
+use edge::{Reply, Request};
 use http::Method;
 use http::uri::PathAndQuery;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
-use wire::edge::{Reply, Request};
 
 /// How long a request waits for any backend to take it.
 const HOLD: Duration = Duration::from_secs(1);

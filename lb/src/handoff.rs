@@ -7,7 +7,7 @@
 //!
 //! | what happens | then |
 //! |---|---|
-//! | a client comes, with its first bytes or after a second ([`wire::tcp`]) | it goes to the api with the fewest ([`Copies::offer`]) |
+//! | a client comes, with its first bytes or after a second ([`edge::tcp`]) | it goes to the api with the fewest ([`Copies::offer`]) |
 //! | the api's control socket takes nothing more | the next api; it is asked again once it has read, or at the next tick |
 //! | no api takes it | it waits; with a request for a second, then 503; 504 if an api that has ended may have asked the store for it |
 //! | the client or the api ends the connection | the api says so, and the copy is closed within [`REAP_INTERVAL`] |
@@ -21,6 +21,8 @@
 
 use crate::copies::{Copies, Overdue, Waits};
 use crate::takeover::{Held, Holdings};
+use edge::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Ticket, Word};
+use edge::{Edge, Refusal, Stream};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -40,8 +42,6 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use wire::edge::{Edge, Refusal, Stream};
-use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Ticket, Word};
 
 /// Events of apis taken from the kernel at once.
 const EVENTS_MAX: usize = 64;

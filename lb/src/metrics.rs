@@ -3,7 +3,7 @@
 use crate::backend::Backend;
 use crate::forward::Forward;
 use crate::handoff::HandOff;
-use wire::edge::Edge;
+use edge::Edge;
 use wire::metrics::{LOG_LINES_DROPPED, Sample, Snapshot, plain};
 
 /// All numbers of mode hand-off, as Prometheus text.

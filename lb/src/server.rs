@@ -8,6 +8,9 @@ use crate::handoff::HandOff;
 use crate::metrics;
 use crate::takeover::{self, Applicant, Holdings, Passage, Sockets, Start};
 use crate::timer::Timer;
+use edge::handoff::control_path;
+use edge::unix::UnixStream;
+use edge::{Edge, Reply, Request, Stream};
 use http::StatusCode;
 use std::cell::RefCell;
 use std::io;
@@ -18,10 +21,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use wire::edge::{Edge, Reply, Request, Stream};
-use wire::handoff::control_path;
 use wire::socket;
-use wire::unix::UnixStream;
 
 /// How long a draining balancer waits for answers.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);

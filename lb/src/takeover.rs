@@ -21,6 +21,10 @@
 //! old one hands off and the new one does not, the clients stay with their apis without a copy: they end with those.
 
 use crate::config::{Config, Mode};
+use edge::handoff::{
+    MESSAGE_BYTES_MAX, Page, Received, Ticket, bind_control, connect_control, control_path, receive, send,
+};
+use edge::tcp;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::io;
@@ -31,11 +35,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
-use wire::handoff::{
-    MESSAGE_BYTES_MAX, Page, Received, Ticket, bind_control, connect_control, control_path, receive, send,
-};
 use wire::socket::{self, Lock, NAME_BYTES_MAX, backend_path};
-use wire::tcp;
 
 /// How long the other side may take for all of it: 20,000 descriptors take a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(5);

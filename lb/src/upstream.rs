@@ -11,6 +11,8 @@
 //! The connection used last is taken first: it is the likeliest to be alive, and the others grow old and are closed.
 
 use bytes::Bytes;
+use edge::unix::UnixStream;
+use edge::{JSON, Reply, Request, TOKEN};
 use http::header::HeaderValue;
 use http::{Method, StatusCode};
 use httparse::Status;
@@ -21,8 +23,6 @@ use std::mem::MaybeUninit;
 use std::path::PathBuf;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::AsyncWriteExt;
-use wire::edge::{JSON, Reply, Request, TOKEN};
-use wire::unix::UnixStream;
 
 /// Idle connections kept to one api: as many requests as one may have in flight at a time under a fight's load.
 const IDLE_MAX: usize = 256;

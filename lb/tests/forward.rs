@@ -1,5 +1,6 @@
 //! What a client is told of a request that was sent twice.
 
+use edge::Request;
 use hyper::{Method, StatusCode};
 use lb::backend::Backend;
 use lb::forward::Forward;
@@ -11,7 +12,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
-use wire::edge::Request;
 
 const UNAVAILABLE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";

@@ -10,6 +10,8 @@
 
 use crate::terminal;
 use anyhow::Context;
+use edge::handoff::{Message, Ticket};
+use edge::tcp;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{
@@ -20,8 +22,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use wire::handoff::{Message, Ticket};
-use wire::tcp;
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;

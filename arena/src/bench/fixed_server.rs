@@ -16,6 +16,7 @@
 use crate::client::HEAD_BYTES_MAX;
 use crate::terminal;
 use anyhow::Context;
+use edge::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Place, Received, Source};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{Shutdown, SockFlag, accept4, shutdown};
 use std::collections::VecDeque;
@@ -26,7 +27,6 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use wire::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Place, Received, Source};
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;

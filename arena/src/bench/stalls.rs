@@ -63,7 +63,7 @@ const LOOKS: usize = 4;
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A server that takes more of one client than this keeps its answers, or does not stop for a client that reads none. Some
-/// 330,000 bytes lie between: what the kernel keeps of the questions (256 KiB, `wire/src/tcp.rs`), and the questions whose
+/// 330,000 bytes lie between: what the kernel keeps of the questions (256 KiB, `lib/edge/src/tcp.rs`), and the questions whose
 /// answers fill 128 KiB. The bound counts bytes, so that filling may take as long as it takes.
 const TAKEN_BYTES_MAX: usize = 2 << 20;
 

@@ -4,6 +4,7 @@
 use super::client::Way;
 use super::get;
 use super::processors::Processors;
+use edge::handoff::control_path;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, setrlimit};
@@ -20,7 +21,6 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use wire::handoff::control_path;
 use wire::socket::backend_path;
 use wire::{PerProcessor, Processor};
 

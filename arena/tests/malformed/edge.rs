@@ -4,6 +4,8 @@
 //! The reference itself is held to a table of what RFC 9112 section 7.1 says, so that it cannot be wrong in the same way.
 
 use super::reference::{self, Reading, Rest};
+use edge::unix::UnixStream;
+use edge::{Edge, Reply, Request, Stream};
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -11,8 +13,6 @@ use std::os::unix::net::UnixStream as Socket;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::runtime::LocalRuntime;
-use wire::edge::{Edge, Reply, Request, Stream};
-use wire::unix::UnixStream;
 
 const HEAD: &str = "POST /payments HTTP/1.1\r\nHost: espora\r\nTransfer-Encoding: chunked\r\n\r\n";
 const FOLLOWER: &str = "GET /health HTTP/1.1\r\nHost: espora\r\n\r\n";

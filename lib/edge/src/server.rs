@@ -1,49 +1,39 @@
-//! The HTTP edge that lb and api have in common: one reader of requests, one set of limits, one form of answers, so that
-//! what one of them takes the other cannot read in another way.
+//! The HTTP server that lb and api share: one reader of requests, one set of limits, one form of answers. Both processes
+//! therefore read the same bytes in the same way.
 //!
-//! A connection is served by [`Edge::serve`]: bytes become a plain [`Request`], a handler turns it into a plain
-//! [`Reply`], and that is written. Heads are read by httparse; what CONTRACT section 5 says about routing and framing is
-//! checked in [`head`] and [`chunks`], and [`request`] puts both together. Those are pure; [`connection`] is what reads
-//! and writes.
+//! [`Edge::serve`] serves one connection. It turns bytes into a plain [`Request`], calls a handler, and writes the
+//! handler's plain [`Reply`]. httparse reads heads; [`crate::head`] and [`crate::chunks`] check routing and framing, and
+//! [`crate::request`] joins the two. Those three are pure; [`crate::connection`] reads and writes.
 //!
-//! What it takes to answer a request is there only while there is one. Otherwise a connection costs its socket and a few
-//! words, and a client that sends its request byte by byte as much as it has sent. How much of the next request has come
-//! is always known, so a connection can go to another process between any two requests.
+//! A connection allocates for a request only while it has one. An idle connection costs its socket and a few words. A
+//! client that sends its request byte by byte costs the bytes that it has sent. The edge always knows how much of the next
+//! request has arrived, so a connection can go to another process between any two requests.
 //!
-//! Time costs nothing per request: a connection notes in which phase it is and since when, and connections are kept in the
-//! order in which they may be over. When the first one may be, [`Edge::keep_time`] looks at it: it has been there too long, or
-//! it gets its place anew. Only one whose request has begun and not come whole is put further to the front before that.
-//! So thousands of slow clients end one by one as they came, not all that are found at a time. A closing answer is
-//! followed by a lingering close: shut down writing, read a little, then close, since closing with unread bytes resets the
-//! connection and with it the answer.
+//! Timeouts cost nothing per request. A connection notes its phase and since when; the edge keeps connections in the order
+//! of their next deadline, and [`Edge::keep_time`] looks at the first. It ends the connection or gives it a new place in
+//! the order. A connection moves forward in that order only when its request has begun and is incomplete. So thousands of
+//! slow clients end one by one. A closing answer is followed by a lingering close: shut down writing, read a little, then
+//! close. To close with unread bytes would reset the connection and lose the answer.
 //!
-//! All bytes that are held for clients together have a bound ([`budget`]): parts of requests, requests that are being
-//! answered, answers that are not read. When they reach it, the connections end that have held some longest without
-//! completing their request or reading their answer; a request for which there is still no memory is refused with 503.
-//! A quarter of it stays for short requests that come alone, so that clients that send many at once do not use it up.
-//!
-//! Bounds: [`CONNECTIONS_MAX_DEFAULT`] connections, [`HELD_BYTES_MAX_DEFAULT`], [`REQUEST_LINE_BYTES_MAX`],
-//! [`HEAD_BYTES_MAX`], [`FIELDS_MAX`], [`BODY_BYTES_MAX`], [`REQUEST_PATIENCE`], [`WRITE_TIMEOUT`], [`IDLE_PATIENCE`].
+//! All bytes held for clients together have a limit ([`crate::budget`]): incomplete requests, requests in a handler, and
+//! unread answers. At the limit, the edge ends the connections that have held bytes longest without completing a request
+//! or reading an answer. A request that still finds no memory is refused with 503. A quarter of the limit is kept for
+//! short requests that arrive alone, so that pipelining clients cannot use
+//! it up. Bounds: [`crate::limits`].
 
-mod budget;
-mod chunks;
-mod connection;
-mod head;
-mod reply;
-mod request;
-mod stream;
-
+use crate::budget::{Budget, Share};
+use crate::connection::{Check, Connection, Event, Order, Phase};
 use crate::handoff::Place;
-use crate::metrics::Snapshot;
-use budget::{Budget, Share};
-use connection::{Check, Connection, Event, Order, Phase};
-use head::NO_MEMORY;
-pub use head::TOKEN;
+use crate::head::NO_MEMORY;
+use crate::limits::{
+    ALONE_BYTES_MAX, ANSWERING_BYTES, FRESH_PATIENCE, HELD_BYTES_MAX_DEFAULT, IDLE_PATIENCE,
+    LINGER_BYTES_MAX, LINGER_PATIENCE, REQUEST_PATIENCE, SWEEP_INTERVAL, SWEEP_LAG_MS, SWEEP_MAX,
+    SWEEP_PAUSE, TURNED_AWAY_MAX, WRITE_TIMEOUT,
+};
+use crate::reply::{Asker, Reply};
+use crate::request::{Refused, Request, Whole};
+use crate::stream::Stream;
 use http::Method;
-use reply::Asker;
-pub use reply::{JSON, Reply};
-pub use request::Request;
-use request::{Refused, Whole};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -54,90 +44,14 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
-pub use stream::Stream;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
-
-/// Connections that one process serves at a time unless told otherwise (`CONNECTIONS_MAX`), or a memory limit has no room
-/// for so many.
-pub const CONNECTIONS_MAX_DEFAULT: usize = 20_000;
-
-/// Bytes held for all clients of a process without a memory limit, unless told otherwise (`HELD_BYTES_MAX`).
-pub const HELD_BYTES_MAX_DEFAULT: usize = 64 << 20;
-
-/// The least that this bound may be: any request has room twice, and the longest answer.
-pub const HELD_BYTES_MAX_MIN: u64 = 128 << 10;
-
-/// What a connection takes that holds nothing, in bytes: 1 KiB here and 2 KiB in the kernel, which counts for a control
-/// group, too.
-const CONNECTION_BYTES: u64 = 3 << 10;
-
-/// The part of a memory limit that connections may take which hold nothing.
-const CONNECTIONS_PART: u64 = 2;
-
-/// The part of a memory limit that bytes held for clients may be. An allocator takes up to two and a half times as much
-/// when thousands of pieces of all sizes come and go, and the rest is for the process itself.
-const HELD_PART: u64 = 8;
-
-/// What it takes to get a request answered beside the request and its handler, in bytes.
-const ANSWERING_BYTES: usize = 1 << 10;
-
-/// A request of so many bytes, with nothing behind it, is one of a client that holds nothing else.
-const ALONE_BYTES_MAX: usize = 2 << 10;
-
-/// Connections that are told at a time why they are not served; more are closed without a word.
-const TURNED_AWAY_MAX: usize = 64;
-
-/// The longest time between two sweeps. Connections that come in between are over later than that.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-const _: () = assert!(SWEEP_INTERVAL.as_nanos() < REQUEST_PATIENCE.as_nanos());
-
-/// One sweep looks at one connection, because each that is over costs some 60 us here, and as much where its client comes
-/// back from: two at once are a pause that others feel ...
-const SWEEP_PAUSE: Duration = Duration::from_millis(1);
-
-/// ... and at so many once the first of them has been over for longer than [`SWEEP_LAG_MS`].
-const SWEEP_MAX: usize = 8;
-const SWEEP_LAG_MS: u64 = 20;
-
-/// The longest request line, in bytes.
-pub const REQUEST_LINE_BYTES_MAX: usize = 2 * 1024;
-
-/// The longest set of fields, in bytes.
-pub const HEAD_BYTES_MAX: usize = 8 * 1024;
-
-/// The most fields of a request.
-pub const FIELDS_MAX: usize = 64;
-
-/// The longest body, in bytes. It bounds the depth of JSON that the parser may meet, too.
-pub const BODY_BYTES_MAX: usize = 4 * 1024;
-
-/// From the first byte of a request to its last.
-pub const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a client may read nothing of an answer that does not fit into the socket.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a connection may be silent between requests, or before the first one.
-pub const IDLE_PATIENCE: Duration = Duration::from_secs(120);
-
-/// How long a connection that has just been made, and has sent nothing yet, has for that when a process ends.
-const FRESH_PATIENCE: Duration = Duration::from_millis(100);
+use wire::metrics::Snapshot;
 
 /// What a client is told that waits for a word before it sends its body.
 const WORD: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// A lingering close reads at most so much ...
-const LINGER_BYTES_MAX: usize = 64 * 1024;
-
-/// ... for at most so long.
-const LINGER_PATIENCE: Duration = Duration::from_secs(1);
-
-/// One read of bytes that nobody wants.
-const READ_BYTES: usize = 4 * 1024;
 
 /// Takes a connection at rest.
 type Heir = Box<dyn Fn(Stream)>;
@@ -236,21 +150,6 @@ impl HeldBytes {
         snapshot.gauge("held_bytes_peak", "The most bytes that were held for clients", one(self.peak as u64));
         snapshot.gauge("held_bytes_max", "Bytes that may be held for clients", one(self.max as u64));
     }
-}
-
-/// How many connections a process may have with this memory limit.
-#[must_use]
-pub fn connections_max_by(memory_limit: Option<u64>) -> usize {
-    let room = memory_limit.map(|limit| limit / CONNECTIONS_PART / CONNECTION_BYTES);
-    let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
-    room.min(CONNECTIONS_MAX_DEFAULT)
-}
-
-/// How many bytes a process may hold for clients with this memory limit.
-#[must_use]
-pub fn held_bytes_max_by(memory_limit: Option<u64>) -> usize {
-    let Some(limit) = memory_limit else { return HELD_BYTES_MAX_DEFAULT };
-    usize::try_from((limit / HELD_PART).max(HELD_BYTES_MAX_MIN)).unwrap_or(usize::MAX)
 }
 
 /// Why a connection is not served.
@@ -876,20 +775,6 @@ mod tests {
         assert_eq!(edge.len(), 1);
         sweep_for(&edge, SWEEP_INTERVAL * 2).await;
         assert!(edge.is_empty());
-    }
-
-    #[test]
-    fn connections_and_what_is_held_for_them_fit_into_the_memory() {
-        for (limit_mib, connections, held_kib) in
-            [(60, 10_240, 7_680), (40, 6_826, 5_120), (1_000, 20_000, 128_000)]
-        {
-            let limit = Some(limit_mib << 20);
-            let bounds = (connections_max_by(limit), held_bytes_max_by(limit));
-            assert_eq!(bounds, (connections, held_kib << 10), "{limit_mib} MiB");
-        }
-        assert_eq!(held_bytes_max_by(Some(1)), 128 << 10);
-        let unlimited = (CONNECTIONS_MAX_DEFAULT, HELD_BYTES_MAX_DEFAULT);
-        assert_eq!((connections_max_by(None), held_bytes_max_by(None)), unlimited);
     }
 
     /// Lets the edge do all that it can do about what has come.

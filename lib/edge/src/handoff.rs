@@ -29,7 +29,6 @@
 //! Every descriptor of a client refers to one connection, and closing one of two ends nothing. Whoever ends a connection
 //! shuts it down both ways, after taking it out of its own epoll: that registration would outlive the descriptor.
 
-use crate::socket::bind_control_after;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -50,6 +49,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::sync::Notify;
+use wire::socket::bind_control_after;
 
 /// Of these messages, so that another program's are noticed.
 const MAGIC: u32 = u32::from_le_bytes(*b"esp3");

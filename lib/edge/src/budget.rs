@@ -13,14 +13,14 @@ use std::num::NonZeroU64;
 
 /// What one connection holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Share {
+pub(crate) struct Share {
     bytes: usize,
     place: Option<NonZeroU64>,
 }
 
 /// All shares of a process; `T` is a connection.
 #[derive(Debug)]
-pub(super) struct Budget<T> {
+pub(crate) struct Budget<T> {
     bytes_max: usize,
     bytes: usize,
     /// The most that there ever were.
@@ -30,24 +30,24 @@ pub(super) struct Budget<T> {
 }
 
 impl<T> Budget<T> {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self { bytes_max, bytes: 0, bytes_peak: 0, waiting: BTreeMap::new(), next_place: NonZeroU64::MIN }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn bytes_max(&self) -> usize {
+    pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    pub(super) fn bytes_peak(&self) -> usize {
+    pub(crate) fn bytes_peak(&self) -> usize {
         self.bytes_peak
     }
 
     /// The share becomes so many bytes, and the process is the one that works on them.
-    pub(super) fn hold(&mut self, share: Share, bytes: usize) -> Share {
+    pub(crate) fn hold(&mut self, share: Share, bytes: usize) -> Share {
         self.leave(share);
         self.charge(share, bytes);
         Share { bytes, place: None }
@@ -55,7 +55,7 @@ impl<T> Budget<T> {
 
     /// The share becomes so many bytes, and they wait for the client of `owner`. A connection that waits already keeps its
     /// place.
-    pub(super) fn wait(&mut self, share: Share, bytes: usize, owner: impl FnOnce() -> T) -> Share {
+    pub(crate) fn wait(&mut self, share: Share, bytes: usize, owner: impl FnOnce() -> T) -> Share {
         self.charge(share, bytes);
         let place = share.place.unwrap_or_else(|| {
             let place = self.next_place;
@@ -67,7 +67,7 @@ impl<T> Budget<T> {
     }
 
     /// The share is given back.
-    pub(super) fn give_back(&mut self, share: Share) {
+    pub(crate) fn give_back(&mut self, share: Share) {
         self.leave(share);
         self.charge(share, 0);
     }
@@ -84,18 +84,18 @@ impl<T> Budget<T> {
 
     /// The bound for a request that comes alone, and for all that waits; or for a request of a client that holds more than
     /// one: a quarter stays for those that hold nothing.
-    pub(super) fn bound(&self, is_alone: bool) -> usize {
+    pub(crate) fn bound(&self, is_alone: bool) -> usize {
         if is_alone { self.bytes_max } else { self.bytes_max - self.bytes_max / 4 }
     }
 
     /// The connection that has waited longest, if bytes have to be given back to keep a bound.
-    pub(super) fn first_to_go(&self, bound: usize) -> Option<&T> {
+    pub(crate) fn first_to_go(&self, bound: usize) -> Option<&T> {
         let is_over = self.bytes > bound;
         is_over.then(|| self.waiting.first_key_value()).flatten().map(|(_, owner)| owner)
     }
 
     /// All has been done about the bound that could be done.
-    pub(super) fn note_peak(&mut self) {
+    pub(crate) fn note_peak(&mut self) {
         self.bytes_peak = self.bytes_peak.max(self.bytes);
     }
 }

@@ -15,8 +15,8 @@
 //!
 //! Bounds: [`BODY_BYTES_MAX`], [`LINE_BYTES_MAX`], [`FRAMING_BYTES_MAX`], [`TRAILER_BYTES_MAX`], [`FIELDS_MAX`].
 
-use super::head::{BODY_TOO_LARGE, Flaw};
-use super::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX};
+use crate::head::{BODY_TOO_LARGE, Flaw};
+use crate::limits::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX};
 use std::mem;
 
 /// The most bytes around the chunks before the last one: the smallest chunk has five bytes beside its one.
@@ -68,7 +68,7 @@ enum State {
 
 /// A body that comes in chunks.
 #[derive(Debug, Default)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     body: Vec<u8>,
     state: State,
     /// As far as it has been read. Then what has not come yet of this chunk.
@@ -85,7 +85,7 @@ impl Chunks {
     ///
     /// # Errors
     /// What is said to a client that sends something else.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(usize, Option<Vec<u8>>), Flaw> {
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<(usize, Option<Vec<u8>>), Flaw> {
         let mut read = 0;
         while read < bytes.len() {
             if self.state == State::Data {
@@ -108,7 +108,7 @@ impl Chunks {
     }
 
     /// Bytes of memory that it has for the body.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.body.capacity()
     }
 

@@ -128,9 +128,11 @@ pub fn is_ours(socket: &impl AsFd) -> bool {
     peer.is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
 }
 
-/// Binds the socket of a control connection, for its owner only.
-#[cfg(feature = "edge")]
-pub(crate) fn bind_control_after<L>(path: &Path, bind: impl FnOnce() -> io::Result<L>) -> io::Result<L> {
+/// Binds the socket of a control connection, for its owner only: `bind` makes the listener at `path`.
+///
+/// # Errors
+/// What the system says, or `AddrInUse` when a live process serves there.
+pub fn bind_control_after<L>(path: &Path, bind: impl FnOnce() -> io::Result<L>) -> io::Result<L> {
     bind_after(path, PRIVATE_MODE, bind)
 }
 

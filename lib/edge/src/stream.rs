@@ -1,6 +1,6 @@
 //! The client's connection, whatever carries it: reading without taking, taking, writing, closing.
 
-use super::READ_BYTES;
+use crate::limits::READ_BYTES;
 use crate::unix::UnixStream;
 use nix::libc;
 use nix::sys::socket::MsgFlags;
@@ -40,12 +40,12 @@ impl Stream {
     }
 
     /// Waits until there is something to read, the end of the stream included.
-    pub(super) async fn readable(&self) {
+    pub(crate) async fn readable(&self) {
         // An error is something to read, too.
         let _ = poll_fn(|cx| self.poll_readable(cx)).await;
     }
 
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_readable(cx).map_ok(drop),
@@ -56,7 +56,7 @@ impl Stream {
     ///
     /// A read that does not fill the block has emptied the socket, as tokio's own reads assume: readiness is cleared
     /// without another read that would only say so.
-    pub(super) fn read(&self, block: &mut [MaybeUninit<u8>], is_look: bool) -> io::Result<usize> {
+    pub(crate) fn read(&self, block: &mut [MaybeUninit<u8>], is_look: bool) -> io::Result<usize> {
         let flags = if is_look { MsgFlags::MSG_PEEK } else { MsgFlags::empty() };
         match self {
             Self::Tcp(stream) => {
@@ -78,7 +78,7 @@ impl Stream {
     }
 
     /// True when the client has said that nothing more will come, whatever is still in the socket.
-    pub(super) fn is_half_closed(&self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_half_closed(&self, cx: &mut Context<'_>) -> bool {
         let ready = match self {
             Self::Tcp(stream) => pin!(stream.ready(Interest::READABLE)).as_mut().poll(cx),
             Self::Unix(stream) => stream.poll_readable(cx),
@@ -91,7 +91,7 @@ impl Stream {
     }
 
     /// True when the client has ended its half of the connection, or all of it; asks the kernel.
-    pub(super) fn has_left(&self) -> bool {
+    pub(crate) fn has_left(&self) -> bool {
         let left = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
         let mut asked = libc::pollfd { fd: self.socket().as_raw_fd(), events: left, revents: 0 };
         // SAFETY: one entry of ours, and no time to wait. nix has no POLLRDHUP.
@@ -100,7 +100,7 @@ impl Stream {
     }
 
     /// Takes bytes out of the socket that a look has shown to be there.
-    pub(super) fn take(&self, len: usize) -> io::Result<()> {
+    pub(crate) fn take(&self, len: usize) -> io::Result<()> {
         let mut block = [MaybeUninit::uninit(); READ_BYTES];
         let mut left = len;
         while left > 0 {
@@ -116,14 +116,14 @@ impl Stream {
     }
 
     /// Writes what there is room for, which may be nothing.
-    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match either!(self, stream => stream.try_write(bytes)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             written => written,
         }
     }
 
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
             Self::Unix(stream) => stream.poll_room(cx),
@@ -131,7 +131,7 @@ impl Stream {
     }
 
     /// Writes all of it.
-    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.try_write(bytes)? {
                 0 => poll_fn(|cx| self.poll_room(cx)).await?,
@@ -142,12 +142,12 @@ impl Stream {
     }
 
     /// Says that we write nothing more.
-    pub(super) fn end_writing(&self) -> io::Result<()> {
+    pub(crate) fn end_writing(&self) -> io::Result<()> {
         self.socket().shutdown(Shutdown::Write)
     }
 
     /// Reads and forgets, at most `max` bytes, until the client has closed.
-    pub(super) async fn drain(&self, max: usize) {
+    pub(crate) async fn drain(&self, max: usize) {
         let mut left = max;
         while left > 0 {
             self.readable().await;
@@ -174,7 +174,7 @@ impl Stream {
 
     /// Ends the connection, whoever else has a descriptor of it. It is taken out of our epoll first, because the
     /// registration would stay as long as any of those descriptors does.
-    pub(super) fn close(self) {
+    pub(crate) fn close(self) {
         // A connection that is broken already needs no end.
         let _ = self.into_fd().and_then(|fd| SockRef::from(&fd).shutdown(Shutdown::Both));
     }

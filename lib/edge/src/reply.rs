@@ -1,13 +1,13 @@
 //! An answer: what a handler says, and how it is put to the client.
 
-use super::Request;
-use crate::time::Timestamp;
-use crate::{media, metrics};
+use crate::request::Request;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderValue;
 use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
+use wire::time::Timestamp;
+use wire::{media, metrics};
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,11 +41,11 @@ const HEAD_BYTES_MAX: usize = 256;
 
 /// To whom an answer goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Asker {
+pub(crate) struct Asker {
     /// It asked with `HEAD`: it gets no body.
-    pub(super) is_head: bool,
+    pub(crate) is_head: bool,
     /// It speaks HTTP/1.0: it must be told that the connection stays.
-    pub(super) is_old: bool,
+    pub(crate) is_old: bool,
 }
 
 impl Reply {
@@ -108,7 +108,7 @@ impl Reply {
     }
 
     /// The answer as it is written.
-    pub(super) fn encode(&self, asker: Asker) -> Vec<u8> {
+    pub(crate) fn encode(&self, asker: Asker) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_BYTES_MAX + self.body.len());
         let mut put = |part: &[u8]| out.extend_from_slice(part);
         put(b"HTTP/1.1 ");

@@ -1,8 +1,8 @@
 //! A request, and how it is put together from what has come of a connection. Pure: no socket.
 
-use super::chunks::Chunks;
-use super::head::{self, Flaw, Framing, Head};
-use super::{HEAD_BYTES_MAX, REQUEST_LINE_BYTES_MAX};
+use crate::chunks::Chunks;
+use crate::head::{self, Flaw, Framing, Head};
+use crate::limits::{HEAD_BYTES_MAX, REQUEST_LINE_BYTES_MAX};
 use bytes::Bytes;
 use http::Method;
 use http::header::HeaderValue;
@@ -53,7 +53,7 @@ fn is_repeatable(method: &Method, path: &str) -> bool {
 
 /// What a connection has brought.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// Nothing yet.
     More,
     /// A client that waits to be told that it may send the body.
@@ -63,22 +63,22 @@ pub(super) enum Next {
 
 /// A whole request, and what its answer has to know.
 #[derive(Debug)]
-pub(super) struct Whole {
-    pub(super) request: Request,
+pub(crate) struct Whole {
+    pub(crate) request: Request,
     /// Its client wants a close after the answer.
-    pub(super) is_last: bool,
+    pub(crate) is_last: bool,
     /// It is of HTTP/1.0.
-    pub(super) is_old: bool,
+    pub(crate) is_old: bool,
     /// Bytes of memory that the request takes.
-    pub(super) memory: usize,
+    pub(crate) memory: usize,
 }
 
 /// What is no request that we take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refused {
-    pub(super) flaw: Flaw,
+pub(crate) struct Refused {
+    pub(crate) flaw: Flaw,
     /// It claims to be one of `HEAD`, and gets no body.
-    pub(super) is_head: bool,
+    pub(crate) is_head: bool,
 }
 
 /// What a request that comes in pieces gets more memory in.
@@ -89,7 +89,7 @@ const GROWTH_BYTES: usize = 512;
 /// Nearly all come whole and are read in one go; one that comes in pieces is looked at when a line of its head ends, then
 /// when its body may have.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     held: Vec<u8>,
     /// In so many bytes no head ends.
     seen: usize,
@@ -109,7 +109,7 @@ struct Begun {
 
 impl Reader {
     /// Takes what has come.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         // What comes in small pieces takes little more memory than it has bytes.
         if !self.held.is_empty() && self.held.capacity() - self.held.len() < bytes.len() {
             self.held.reserve_exact(bytes.len().max(GROWTH_BYTES));
@@ -141,18 +141,18 @@ impl Reader {
     }
 
     /// Bytes of memory that it has for what has come.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let begun = self.begun.as_ref().map_or(0, |begun| size_of::<Begun>() + begun.chunks.memory());
         self.held.capacity() + begun
     }
 
     /// True when a part of a request has come; an empty line, or its CR, is none.
-    pub(super) fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.begun.is_some() || !matches!(self.held[..], [] | [b'\r'])
     }
 
     /// Bytes that have come and belong to no whole request yet.
-    pub(super) fn held_len(&self) -> usize {
+    pub(crate) fn held_len(&self) -> usize {
         self.held.len()
     }
 
@@ -160,7 +160,7 @@ impl Reader {
     ///
     /// # Errors
     /// What is said to who sends something else. Nothing that comes after it is a request.
-    pub(super) fn next(&mut self) -> Result<Next, Refused> {
+    pub(crate) fn next(&mut self) -> Result<Next, Refused> {
         let is_head = self.held.starts_with(b"HEAD ");
         self.read().map_err(|flaw| Refused { flaw, is_head })
     }

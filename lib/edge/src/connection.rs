@@ -9,10 +9,10 @@
 //! bytes are taken out after the answer, so that nothing is between the word and the write. What must not be decided twice
 //! is consumed and taken out before that.
 
-use super::budget::Share;
-use super::request::{Next, Reader, Refused, Whole};
-use super::stream::Stream;
+use crate::budget::Share;
 use crate::handoff::Place;
+use crate::request::{Next, Reader, Refused, Whole};
+use crate::stream::Stream;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::MaybeUninit;
@@ -23,12 +23,14 @@ use tokio::time::Instant;
 /// with anything but a refusal and does not come in chunks (a request line of 2 KiB, 8 KiB of fields, a body of 4 KiB).
 const LOOK_BYTES: usize = 16 * 1024;
 
-const _: () =
-    assert!(super::REQUEST_LINE_BYTES_MAX + super::HEAD_BYTES_MAX + super::BODY_BYTES_MAX < LOOK_BYTES);
+const _: () = assert!(
+    crate::limits::REQUEST_LINE_BYTES_MAX + crate::limits::HEAD_BYTES_MAX + crate::limits::BODY_BYTES_MAX
+        < LOOK_BYTES
+);
 
 /// What a connection is doing, for the sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Between requests.
     Idle,
     /// A request has begun and is not complete.
@@ -41,15 +43,15 @@ pub(super) enum Phase {
 
 /// When a connection is looked at next, and which one it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Check {
+pub(crate) struct Check {
     /// Milliseconds since the edge began.
-    pub(super) at_ms: u64,
-    pub(super) number: u64,
+    pub(crate) at_ms: u64,
+    pub(crate) number: u64,
 }
 
 /// What a connection is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     GoOn,
     /// Come to rest, for another process.
     Release,
@@ -61,13 +63,13 @@ pub(super) enum Order {
 
 impl Order {
     /// The same where nobody is there to have the connection.
-    pub(super) fn without_release(self) -> Self {
+    pub(crate) fn without_release(self) -> Self {
         if self == Self::Release { Self::Drain } else { self }
     }
 }
 
 /// What a connection brings.
-pub(super) enum Event {
+pub(crate) enum Event {
     Request(Box<Whole>),
     Refused(Refused),
     /// The client waits for a word before it sends its body.
@@ -78,11 +80,11 @@ pub(super) enum Event {
 
 /// What the edge knows of one connection.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) stream: Stream,
-    pub(super) check: Cell<Check>,
+pub(crate) struct Connection {
+    pub(crate) stream: Stream,
+    pub(crate) check: Cell<Check>,
     /// Of the bytes that the process holds for its clients.
-    pub(super) share: Cell<Share>,
+    pub(crate) share: Cell<Share>,
     place: Option<Place>,
     reader: RefCell<Reader>,
     /// Of an answer that has no room in the socket.
@@ -113,7 +115,7 @@ struct Unsent {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, place: Option<Place>) -> Self {
+    pub(crate) fn new(stream: Stream, place: Option<Place>) -> Self {
         Self {
             stream,
             check: Cell::default(),
@@ -137,7 +139,7 @@ impl Connection {
 
     // What it is told.
 
-    pub(super) fn order(&self, order: Order) {
+    pub(crate) fn order(&self, order: Order) {
         // Nothing can be made of a connection any more that was told to end.
         if self.order.get() != Order::End {
             self.order.set(order);
@@ -148,7 +150,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn poll_ordered(&self, cx: &mut Context<'_>) -> Poll<Order> {
+    pub(crate) fn poll_ordered(&self, cx: &mut Context<'_>) -> Poll<Order> {
         if self.is_ordered.take() {
             return Poll::Ready(self.order.get());
         }
@@ -160,24 +162,24 @@ impl Connection {
     }
 
     /// Looks at the order once more: it may have come while nothing could be done about it.
-    pub(super) fn recall_order(&self) {
+    pub(crate) fn recall_order(&self) {
         self.is_ordered.set(self.order.get() != Order::GoOn);
     }
 
-    pub(super) fn current_order(&self) -> Order {
+    pub(crate) fn current_order(&self) -> Order {
         self.order.get()
     }
 
     // What is held of it.
 
     /// Bytes of memory for what has come of it and for what its client does not read.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         let unsent = self.unsent.borrow().as_ref().map_or(0, |unsent| unsent.bytes.capacity());
         self.reader.borrow().memory() + unsent
     }
 
     /// Forgets what was held of it, at once. Nothing that comes of it is read as a request any more.
-    pub(super) fn drop_held(&self) {
+    pub(crate) fn drop_held(&self) {
         self.is_dropped.set(true);
         self.reader.take();
         self.unsent.take();
@@ -185,32 +187,32 @@ impl Connection {
 
     // Whose it is.
 
-    pub(super) fn is_handed_off(&self) -> bool {
+    pub(crate) fn is_handed_off(&self) -> bool {
         self.place.is_some()
     }
 
     /// An api that has ended may have asked the store for the request at hand.
-    pub(super) fn is_bereft(&self) -> bool {
+    pub(crate) fn is_bereft(&self) -> bool {
         self.place.as_ref().is_some_and(Place::is_bereft)
     }
 
     /// It can go back to where it came from.
-    pub(super) fn has_balancer(&self) -> bool {
+    pub(crate) fn has_balancer(&self) -> bool {
         self.place.as_ref().is_some_and(Place::has_balancer)
     }
 
     /// No request of it has come, and nobody knows whether one is on its way.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         self.is_fresh.get() && self.phase.get() == Phase::Idle
     }
 
     /// More has come than the request at hand.
-    pub(super) fn has_more(&self) -> bool {
+    pub(crate) fn has_more(&self) -> bool {
         self.reader.borrow().has_begun()
     }
 
     /// Another process can have it: it is at rest, or only looked at, and nobody works on an answer.
-    pub(super) fn is_releasable(&self) -> bool {
+    pub(crate) fn is_releasable(&self) -> bool {
         match self.phase.get() {
             Phase::Idle | Phase::Receiving if self.is_handed_off() => !self.is_consumed.get(),
             Phase::Idle => self.reader.borrow().held_len() == 0,
@@ -219,7 +221,7 @@ impl Connection {
     }
 
     /// Makes sure that it is ours, and that nobody else goes on with it when we end. False when it is another process's.
-    pub(super) fn claim(&self) -> bool {
+    pub(crate) fn claim(&self) -> bool {
         if let Some(place) = &self.place
             && !self.is_consumed.get()
         {
@@ -244,7 +246,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the client is another process's by now, or gone.
-    pub(super) fn consume(&self) -> io::Result<()> {
+    pub(crate) fn consume(&self) -> io::Result<()> {
         let rest = self.reader.borrow().held_len();
         self.take(rest)
     }
@@ -253,12 +255,12 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Self::consume`].
-    pub(super) fn consume_all(&self) -> io::Result<()> {
+    pub(crate) fn consume_all(&self) -> io::Result<()> {
         self.take(0)
     }
 
     /// Closes it, unless it is another process's.
-    pub(super) fn close(self) {
+    pub(crate) fn close(self) {
         if self.claim() {
             self.into_stream().close();
         }
@@ -266,20 +268,20 @@ impl Connection {
 
     /// Tells lb to forget one that is [claimed](Self::claim). It ends with us from here on: whoever sees its end finds room
     /// for the next connection, and if this process dies the kernel closes it.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         if let Some(place) = &self.place {
             place.end();
         }
     }
 
     /// Leaves one that is [claimed](Self::claim) to the caller, who ends it.
-    pub(super) fn into_stream(self) -> Stream {
+    pub(crate) fn into_stream(self) -> Stream {
         self.forget();
         self.stream
     }
 
     /// Leaves it to another process; one that lb has handed off goes back to lb.
-    pub(super) fn release(self) -> Option<Stream> {
+    pub(crate) fn release(self) -> Option<Stream> {
         let Some(place) = self.place else { return Some(self.stream) };
         // Before anybody else watches it: our registration would outlive our descriptor.
         drop(self.stream);
@@ -289,7 +291,7 @@ impl Connection {
 
     // The course of a request.
 
-    pub(super) fn phase_since(&self) -> (Phase, Instant) {
+    pub(crate) fn phase_since(&self) -> (Phase, Instant) {
         (self.phase.get(), self.since.get())
     }
 
@@ -299,7 +301,7 @@ impl Connection {
     }
 
     /// Its request goes to a handler, which may take its time.
-    pub(super) fn on_request(&self) {
+    pub(crate) fn on_request(&self) {
         self.is_fresh.set(false);
         self.phase.set(Phase::Handling);
     }
@@ -309,7 +311,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the connection is broken.
-    pub(super) fn begin_write(&self, bytes: &[u8]) -> io::Result<bool> {
+    pub(crate) fn begin_write(&self, bytes: &[u8]) -> io::Result<bool> {
         let written = self.stream.try_write(bytes)?;
         if written == bytes.len() {
             return Ok(true);
@@ -323,7 +325,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the connection is broken, or [dropped](Self::drop_held).
-    pub(super) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.is_dropped.get() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
@@ -345,19 +347,19 @@ impl Connection {
     }
 
     /// The request at hand is carried out only while its client is there. False when it has left already.
-    pub(super) fn wait_for_client(&self) -> bool {
+    pub(crate) fn wait_for_client(&self) -> bool {
         self.is_for_present_client.set(true);
         !self.stream.has_left()
     }
 
     /// True once the client has left whose request is only carried out while it is there.
-    pub(super) fn is_abandoned(&self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_abandoned(&self, cx: &mut Context<'_>) -> bool {
         // What is readable, the end included, wakes the task again.
         self.is_for_present_client.get() && self.stream.poll_readable(cx).is_ready() && self.stream.has_left()
     }
 
     /// The answer is in the socket, whole.
-    pub(super) fn on_answer(&self) {
+    pub(crate) fn on_answer(&self) {
         self.is_for_present_client.set(false);
         self.enter(if self.has_more() { Phase::Receiving } else { Phase::Idle });
         if let Some(place) = &self.place {
@@ -367,7 +369,7 @@ impl Connection {
     }
 
     /// The client has been told to go on with its request, for which it has no more time than others.
-    pub(super) fn on_word(&self) {
+    pub(crate) fn on_word(&self) {
         self.phase.set(Phase::Receiving);
     }
 
@@ -375,7 +377,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the connection is broken, or another process's.
-    pub(super) fn poll_event(&self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+    pub(crate) fn poll_event(&self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
         loop {
             if self.is_dropped.get() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));

@@ -3,8 +3,8 @@
 //! What counts of a head is its method, its target, how its body is framed, and nine fields ([`Known`]); the others must
 //! be well-formed and mean nothing. Nothing is copied: a [`Head`] says where in the bytes things stand.
 
-use super::reply::Reply;
-use super::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX, REQUEST_LINE_BYTES_MAX};
+use crate::limits::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX, REQUEST_LINE_BYTES_MAX};
+use crate::reply::Reply;
 use http::{Method, StatusCode};
 use httparse::Status;
 use std::mem::MaybeUninit;
@@ -16,7 +16,7 @@ const PASSED_ON_BYTES_MAX: usize = HEAD_BYTES_MAX - 256;
 
 /// How a body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     /// So many bytes.
     Length(usize),
     /// RFC 9112 section 7.1.
@@ -25,23 +25,23 @@ pub(super) enum Framing {
 
 /// What a head says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) method: Method,
-    pub(super) target: Range<usize>,
-    pub(super) content_type: Option<Range<usize>>,
-    pub(super) content_encoding: Option<Range<usize>>,
-    pub(super) token: Option<Range<usize>>,
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) target: Range<usize>,
+    pub(crate) content_type: Option<Range<usize>>,
+    pub(crate) content_encoding: Option<Range<usize>>,
+    pub(crate) token: Option<Range<usize>>,
     /// Of a request that only reads.
-    pub(super) accept: Vec<Range<usize>>,
-    pub(super) framing: Framing,
+    pub(crate) accept: Vec<Range<usize>>,
+    pub(crate) framing: Framing,
     /// The client waits for a word (`Expect: 100-continue`) before it sends the body.
-    pub(super) expects_word: bool,
+    pub(crate) expects_word: bool,
     /// Its client wants a close after the answer.
-    pub(super) is_last: bool,
+    pub(crate) is_last: bool,
     /// It is of HTTP/1.0.
-    pub(super) is_old: bool,
+    pub(crate) is_old: bool,
     /// Where it ends.
-    pub(super) len: usize,
+    pub(crate) len: usize,
 }
 
 /// A field that means something here.
@@ -78,8 +78,8 @@ impl Known {
 
 /// Why what has come is no request that we take, as its client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Flaw {
-    pub(super) status: StatusCode,
+pub(crate) struct Flaw {
+    pub(crate) status: StatusCode,
     code: &'static str,
     message: &'static str,
 }
@@ -89,24 +89,24 @@ impl Flaw {
         Self { status, code, message }
     }
 
-    pub(super) const fn bad(code: &'static str, message: &'static str) -> Self {
+    pub(crate) const fn bad(code: &'static str, message: &'static str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    pub(super) fn reply(self) -> Reply {
+    pub(crate) fn reply(self) -> Reply {
         let retry_after = self.status == StatusCode::SERVICE_UNAVAILABLE;
         Reply { retry_after, ..Reply::error(self.status, self.code, self.message).closing() }
     }
 }
 
-pub(super) const BODY_TOO_LARGE: Flaw =
+pub(crate) const BODY_TOO_LARGE: Flaw =
     Flaw::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "send a body of at most 4 KiB");
 /// What is said instead of an answer when the process has no memory left for the request.
-pub(super) const NO_MEMORY: Flaw =
+pub(crate) const NO_MEMORY: Flaw =
     Flaw::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "nothing was recorded; retry later");
 const LINE_TOO_LONG: Flaw =
     Flaw::new(StatusCode::URI_TOO_LONG, "target_too_long", "send a request line of at most 2 KiB");
-pub(super) const FIELDS_TOO_LARGE: Flaw = Flaw::new(
+pub(crate) const FIELDS_TOO_LARGE: Flaw = Flaw::new(
     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     "head_too_large",
     "send at most 64 header fields and 8 KiB of them",
@@ -137,7 +137,7 @@ struct Fields<'a> {
 ///
 /// # Errors
 /// What is said to who sends none, or one that is refused.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<Head>, Flaw> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Flaw> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut []);
     let len = match request.parse_with_uninit_headers(bytes, &mut fields) {
