@@ -12,17 +12,18 @@ RUN find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() { }" >"$file";
 
 FROM ${BUILD_IMAGE} AS build
 ARG CARGO_FLAGS=--locked
+ARG PACKAGES="--package lb --package api --package store --package arena"
 # Static, because scratch has no C library. The target is named although it is the host's: with it the flags leave the
 # procedural macros alone, which the compiler must load as shared objects.
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 ENV TARGET=x86_64-unknown-linux-gnu
 WORKDIR /src
 COPY --from=skeleton /src .
-RUN cargo build --release ${CARGO_FLAGS} --target ${TARGET} --bins
+RUN cargo build --release ${CARGO_FLAGS} --target ${TARGET} ${PACKAGES}
 COPY . .
 # The copied files may be older than the skeleton's artefacts, which cargo would then take for current.
 RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
-    && cargo build --release ${CARGO_FLAGS} --target ${TARGET} --bins \
+    && cargo build --release ${CARGO_FLAGS} --target ${TARGET} ${PACKAGES} \
     && mkdir -p /out \
     && cd target/${TARGET}/release \
     && cp lb api store arena /out/
