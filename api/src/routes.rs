@@ -118,7 +118,7 @@ impl Routes {
             // What can be told is told: a store that is away is itself worth a look.
             _ => ours,
         };
-        Reply::metrics(text, request)
+        Reply::metrics(text, request.accept.as_ref())
     }
 
     fn misrouted(&self, path: &str, method: &Method) -> Reply {

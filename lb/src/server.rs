@@ -303,7 +303,7 @@ async fn accept_admins(listener: &UnixListener, balancer: &Balancer) {
 
 async fn administer(request: Request, balancer: &Balancer) -> Reply {
     match request.target.path() {
-        "/metrics" => Reply::metrics(balancer.metrics(), &request),
+        "/metrics" => Reply::metrics(balancer.metrics(), request.accept.as_ref()),
         "/health" if balancer.has_api().await => Reply::json(StatusCode::OK, r#"{"status":"ok"}"#),
         "/health" => Reply::unavailable("no_api", "no api takes a connection"),
         _ => Reply::error(StatusCode::NOT_FOUND, "unknown_path", "GET /metrics or GET /health"),

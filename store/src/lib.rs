@@ -21,5 +21,6 @@ pub mod inspect;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod now;
 pub mod reconcile;
 pub mod server;

@@ -12,8 +12,9 @@ use store::config::{Arguments, Command, Config};
 use store::core::Core;
 use store::inspect;
 use store::log::{self, Durability, Log, recovery};
+use store::now::now;
 use store::reconcile;
-use store::server::{self, Server};
+use store::server::Server;
 use wire::socket;
 
 /// A clock that is so far behind what was issued is worth a line at the start, in milliseconds.
@@ -58,7 +59,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let (listener, _lock) = socket::bind_private(&path)
         .context("STORE_SOCKET_DIR, SOCKET_DIR: cannot bind the store's socket")?;
     let (operators, _operators_lock) = bind_for_operators(config)?.unzip();
-    let mut core = Core::new(config.core(random_key()?), server::now());
+    let mut core = Core::new(config.core(random_key()?), now());
     let memory = config.memory();
     let about = recovery::payments_about(&config.log_dir).unwrap_or(0);
     memory.before_reading(about).iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -71,7 +72,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     if let Some(warning) = memory.after_reading(core.ledger().len_by_memory() as u64) {
         tracing::warn!("{warning}");
     }
-    let ahead_ms = core.issued_ahead_ms(server::now());
+    let ahead_ms = core.issued_ahead_ms(now());
     if ahead_ms > CLOCK_AHEAD_MS {
         tracing::warn!(
             "the clock is {ahead_ms} ms behind the last requestedAt of the log: one of the two was wrong. What goes out carries \

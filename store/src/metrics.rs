@@ -4,7 +4,7 @@
 //! [`WAITING_MAX`] texts wait to be made; beyond that nothing is answered, which an api takes for a store that is away.
 
 use crate::core::router::State;
-use crate::core::{Core, OUTCOME_NAMES, Room};
+use crate::core::{Core, Room};
 use crate::log::Log;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use wire::Processor;
+use wire::frame::Outcome;
 use wire::metrics::{LOG_LINES_DROPPED, Sample, Snapshot, plain};
 
 /// Texts that wait to be made: as many as apis and operators that ask at once, and few enough to cost no memory.
@@ -94,7 +95,7 @@ fn count(snapshot: &mut Snapshot, core: &Core, log: &Log) {
     snapshot.counter("inquiries", "GETs about pinned payments", each(|p| counters.inquiries[p]));
     snapshot.counter("health_calls", "Health calls handed to apis", each(|p| counters.health_calls[p]));
     let reports = Processor::BOTH.into_iter().flat_map(|processor| {
-        let kinds = OUTCOME_NAMES.into_iter().zip(counters.reports[processor]);
+        let kinds = Outcome::NAMES.into_iter().zip(counters.reports[processor]);
         kinds.map(move |(kind, count)| {
             (vec![("processor", processor.name().to_owned()), ("outcome", kind.to_owned())], count)
         })
@@ -144,7 +145,7 @@ fn measure(snapshot: &mut Snapshot, core: &Core, log: &Log) {
         "How far the wall clock is from what requestedAt goes by, while its jump is not confirmed",
         core.clock().doubted_ms(),
     );
-    let ahead_ms = core.issued_ahead_ms(crate::server::now());
+    let ahead_ms = core.issued_ahead_ms(crate::now::now());
     snapshot.gauge(
         "issued_ahead_ms",
         "How far the last requestedAt is ahead of the wall clock",

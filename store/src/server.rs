@@ -12,13 +12,13 @@ use crate::core::{ApiId, Core, Effects, Event, Now};
 use crate::log::frame::Sequence;
 use crate::log::{self, Log};
 use crate::metrics::{self, Question, Renderer};
+use crate::now::now;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signalfd::SignalFd;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{SystemTime, UNIX_EPOCH};
 use wire::frame::{FRAME_BYTES_MAX, Frames, FromApi, FromStore, Message};
 use wire::socket;
 use wire::time::monotonic_us;
@@ -51,13 +51,6 @@ const TOKEN_FLUSHED: u64 = 2;
 const TOKEN_METRICS: u64 = 3;
 const TOKEN_OPERATORS: u64 = 4;
 const TOKEN_FIRST_CONNECTION: u64 = 16;
-
-/// The present, from the host's clocks.
-#[must_use]
-pub fn now() -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { us: monotonic_us(), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(0) }
-}
 
 /// The socket that a connection came to, which decides what may be asked on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

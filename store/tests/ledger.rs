@@ -1,6 +1,7 @@
 //! The table of what a report proves, enumerated whole: every outcome met by a payment in every standing.
 
-use store::core::ledger::{Ledger, Standing, Subject};
+use store::core::ledger::judgement::Subject;
+use store::core::ledger::{Ledger, Standing};
 use store::core::queue::Ordinal;
 use store::core::record::{Negative, Record, Terms};
 use wire::frame::{Accepted, AttemptId, Outcome, Report};

@@ -1,6 +1,5 @@
 //! An answer: what a handler says, and how it is put to the client.
 
-use crate::request::Request;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -59,8 +58,8 @@ impl Reply {
     /// Numbers for Prometheus, which are given as OpenMetrics: in that form for a client that asks for it, else as text
     /// 0.0.4, which every reader of metrics knows.
     #[must_use]
-    pub fn metrics(openmetrics: String, request: &Request) -> Self {
-        let accept = request.accept.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
+    pub fn metrics(openmetrics: String, accept: Option<&HeaderValue>) -> Self {
+        let accept = accept.map(HeaderValue::as_bytes).unwrap_or_default();
         let (content_type, text) = if media::prefers_openmetrics(accept) {
             (OPENMETRICS, openmetrics)
         } else {

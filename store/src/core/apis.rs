@@ -1,7 +1,7 @@
 //! The apis: who is there, who may carry one more call, and what they still have to be told.
 
 use super::effects::Effects;
-use super::{ApiId, Now};
+use super::event::{ApiId, Now};
 use std::collections::BTreeMap;
 use wire::frame::FromStore;
 

@@ -5,7 +5,7 @@
 //! answer, so that no operator decides about its payment meanwhile. All of it dies with the process; what an attempt
 //! proves does not depend on it.
 
-use super::ApiId;
+use super::event::ApiId;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use wire::frame::{AttemptId, CallKind};

@@ -13,7 +13,7 @@
 //! What a suspended machine sees is a jump as well, and confirmed like one. Both sums of an audit use `requestedAt`, so they
 //! agree in any of these states.
 
-use super::Now;
+use super::event::Now;
 
 /// A difference of so much between two looks is no jump but a clock that is being set right, in milliseconds.
 const JUMP_MS: i64 = 1_000;

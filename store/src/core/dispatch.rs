@@ -10,19 +10,6 @@ use super::{ApiId, Core, Now, Room};
 use wire::frame::{CallKind, FromStore, HEALTH_FRESH_MS, LEASE_FRESH_MS, Lease};
 use wire::{PerProcessor, Processor};
 
-/// Inquiries that may be out at one processor: `GET` is for the few that are pinned, never a load.
-const INQUIRIES_MAX: usize = 4;
-
-/// Between two inquiries at one processor.
-const INQUIRY_GAP_US: u64 = 5_000;
-
-/// With so many payments pinned to a failing processor at rest, they are its canaries, but for one free payment in each
-/// [`FREE_CANARY_INTERVAL_US`]. Each is posted once a second at most, so that these alone make up the canaries of the router.
-const CANARIES_PINNED_MIN: usize = 10;
-
-/// See [`CANARIES_PINNED_MIN`].
-const FREE_CANARY_INTERVAL_US: u64 = 1_000_000;
-
 impl Core {
     pub(super) fn dispatch_free(&mut self, now: Now, effects: &mut Effects) {
         let balance = self.ledger.balance();
@@ -39,7 +26,9 @@ impl Core {
             if !self.router.take_token(now.us) {
                 return;
             }
-            let ordinal = self.canary_of_a_refuser(processor).unwrap_or(ordinal);
+            let canary = self.router.refuses_all(processor);
+            let canary = canary.then(|| self.canaries.next_refused(processor, &self.ledger.queue)).flatten();
+            let ordinal = canary.unwrap_or(ordinal);
             self.lease(now, ordinal, processor, api, effects);
         }
         // Keeps the router's memory of outages true while nothing goes out.
@@ -53,17 +42,10 @@ impl Core {
                 break;
             }
             if self.router.state(processor, &self.calls, now.us) == State::Failing {
-                // Canaries go round, and some are left to the free payments, so that payments which a processor never
-                // answers properly cannot keep its circuit open for all.
-                if std::mem::take(&mut self.canary_is_free[processor])
-                    && self.may_risk_a_free_canary(now, processor)
-                {
-                    break;
-                }
-                ordinal =
-                    self.ledger.queue.next_bound(processor, self.bound_canary[processor]).unwrap_or(ordinal);
-                self.bound_canary[processor] = Some(ordinal);
-                self.canary_is_free[processor] = true;
+                let pinned = self.pinned.resting_len(processor);
+                let canary = self.canaries.next_bound(processor, &self.ledger.queue, pinned, now.us);
+                let Some(canary) = canary else { break };
+                ordinal = canary;
             }
             let Some(api) = self.apis.pick(effects) else { return };
             if !self.router.take_token(now.us) {
@@ -72,28 +54,6 @@ impl Core {
             self.lease(now, ordinal, processor, api, effects);
         }
         self.inquire(now, processor, effects);
-    }
-
-    /// The canaries of a processor that refuses everything go round: the oldest payment may be one that it refuses rightly, and
-    /// would then keep its circuit open for all.
-    fn canary_of_a_refuser(&mut self, processor: Processor) -> Option<Ordinal> {
-        if !self.router.refuses_all(processor) {
-            return None;
-        }
-        let next = self.ledger.queue.next_free(self.refused_canary[processor]);
-        self.refused_canary[processor] = next;
-        next
-    }
-
-    /// A free payment that becomes a canary may be pinned by it: where many are pinned already, few more have to be.
-    fn may_risk_a_free_canary(&mut self, now: Now, processor: Processor) -> bool {
-        let are_enough = self.pinned.resting_len(processor) >= CANARIES_PINNED_MIN;
-        let may_risk = !are_enough || now.us >= self.free_canary_us[processor] + FREE_CANARY_INTERVAL_US;
-        let risks = may_risk && self.ledger.queue.first_free().is_some();
-        if risks {
-            self.free_canary_us[processor] = now.us;
-        }
-        risks
     }
 
     fn lease(&mut self, now: Now, ordinal: Ordinal, processor: Processor, api: ApiId, effects: &mut Effects) {
@@ -118,20 +78,16 @@ impl Core {
     /// its delay nor its failure flag (CONTRACT section 2). A surprised payment is only ever asked for.
     fn inquire(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
         let first = self.pinned.first_to_ask(processor, now.us);
-        // Without room the end of an inquiry brings the next turn.
-        let has_room = self.calls.inquiries_len(processor) < INQUIRIES_MAX;
-        self.inquires_soon[processor] = has_room && first.is_some();
-        let Some(ordinal) = first.filter(|_| has_room) else { return };
-        if now.us < self.inquired_us[processor] + INQUIRY_GAP_US {
-            return;
-        }
+        let open = self.calls.inquiries_len(processor);
+        let may_ask = self.inquiries.may_ask(processor, first.is_some(), open, now.us);
+        let Some(ordinal) = first.filter(|_| may_ask) else { return };
         let Some(flight) = self.ledger.flights().get(&ordinal) else { return };
         let requested_at = flight.requested_at;
         let Some(api) = self.apis.pick(effects) else { return };
         let (id, cents) = (self.ledger.id(ordinal), self.ledger.cents(ordinal));
         let attempt = self.calls.begin_inquiry(processor, Call { api, id, since_us: now.us });
         self.pinned.note_asked(ordinal, now.us);
-        self.inquired_us[processor] = now.us;
+        self.inquiries.note_asked(processor, now.us);
         self.counters.inquiries[processor] += 1;
         let (kind, begin_until_us) = (CallKind::Get, None);
         let lease = Lease { attempt, id, cents, processor, requested_at, kind, begin_until_us };

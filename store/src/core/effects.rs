@@ -2,8 +2,8 @@
 //! the log of the process, and counts for the metrics. All of it is data; the shell carries it out.
 
 use super::clock::ClockChange;
+use super::event::{ApiId, Room};
 use super::router::{REFUSALS_MAX, State, Why};
-use super::{ApiId, Room};
 use std::fmt;
 use wire::frame::{FromStore, Operation, Outcome};
 use wire::{PerProcessor, Processor};
@@ -146,7 +146,7 @@ pub struct Counters {
     /// Inquiries by processor.
     pub inquiries: PerProcessor<u64>,
     /// Reports of each kind of outcome, by processor.
-    pub reports: PerProcessor<[u64; OUTCOME_NAMES.len()]>,
+    pub reports: PerProcessor<[u64; Outcome::NAMES.len()]>,
     /// Health calls leased, by processor.
     pub health_calls: PerProcessor<u64>,
     /// Purges.
@@ -157,41 +157,4 @@ pub struct Counters {
     pub alarms: u64,
     /// What operators decided.
     pub operations: u64,
-}
-
-/// Names the kinds of outcome, in the order of [`outcome_index`].
-pub const OUTCOME_NAMES: [&str; 13] = [
-    "charged",
-    "duplicate",
-    "found",
-    "absent",
-    "busy",
-    "failing",
-    "unreachable",
-    "handed_back",
-    "refused",
-    "misaddressed",
-    "unclear",
-    "lost",
-    "overdue",
-];
-
-/// The place of an outcome in [`OUTCOME_NAMES`].
-#[must_use]
-pub fn outcome_index(outcome: Outcome) -> usize {
-    match outcome {
-        Outcome::Charged => 0,
-        Outcome::Duplicate => 1,
-        Outcome::Found { .. } => 2,
-        Outcome::Absent => 3,
-        Outcome::Busy => 4,
-        Outcome::Failing => 5,
-        Outcome::Unreachable => 6,
-        Outcome::HandedBack => 7,
-        Outcome::Refused => 8,
-        Outcome::Misaddressed => 9,
-        Outcome::Unclear => 10,
-        Outcome::Lost => 11,
-        Outcome::Overdue => 12,
-    }
 }

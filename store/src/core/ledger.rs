@@ -17,7 +17,7 @@
 //! as several payments, and count as such against `payments_max`.
 
 mod books;
-mod judgement;
+pub mod judgement;
 pub mod snapshot;
 
 use super::chunked::Chunked;
@@ -26,7 +26,6 @@ use super::mutant::{self, Mutant};
 use super::queue::{Ordinal, Queue};
 use super::record::{Negative, Record, Terms};
 use super::summary::{BLOCK_LEN, BLOCK_MEMORY_BYTES, FOREIGN_MEMORY_BYTES, Slot, Summary};
-pub use judgement::Subject;
 use std::collections::BTreeMap;
 use wire::frame::{AttemptId, Totals};
 use wire::money::AMOUNT_MAX;

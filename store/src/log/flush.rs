@@ -3,7 +3,7 @@
 //! In mode `always` it flushes as soon as something was written, and what is written meanwhile shares the next flush; in
 //! mode `process` it flushes once in [`FLUSH_INTERVAL`]. An error ends the process ([`end_process`]).
 
-use super::Durability;
+use super::durability::Durability;
 use super::frame::Sequence;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::fs::File;

@@ -197,7 +197,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_missing_executable_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["store", "api"] {
+        for name in ["store", "api", "arena"] {
             fs::write(dir.path().join(name), "").unwrap();
         }
         let error = Binaries::find(Some(dir.path()), None).await.unwrap_err().to_string();

@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_split_is_that_of_the_compose_file() {
-        let compose = concat!(env!("CARGO_MANIFEST_DIR"), "/../docker-compose.yml");
+        let compose = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docker-compose.yml");
         let compose = fs::read_to_string(compose).unwrap();
         let command = <Flags as clap::CommandFactory>::command();
         for argument in command.get_arguments().filter(|argument| argument.get_env().is_some()) {

@@ -3,11 +3,14 @@
 //! A delay is smoothed with its deviation, as TCP keeps a round trip; `watermark` is the youngest call that says something
 //! about it, so that a call which stays out for ever does not hold the others back.
 
-use super::REFUSALS_MAX;
 use crate::core::calls::Calls;
 use std::fmt;
 use wire::frame::{AttemptId, Outcome};
 use wire::{PaymentId, Processor};
+
+/// With so many different payments refused for good in a row, and none charged between, it is the processor that is wrong, not
+/// the payments: five faulty ones in a row are rarer than a processor that is set up wrongly.
+pub const REFUSALS_MAX: usize = 5;
 
 /// No health call so soon after a start: the store before may just have made one.
 const HEALTH_QUIET_MS: u64 = 5_000;

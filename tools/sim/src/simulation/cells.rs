@@ -2,9 +2,9 @@
 //! about their combination.
 
 use std::fmt;
-use store::core::ledger::{Ledger, Standing, Subject};
-use store::core::{OUTCOME_NAMES, outcome_index};
-use wire::frame::Report;
+use store::core::ledger::judgement::Subject;
+use store::core::ledger::{Ledger, Standing};
+use wire::frame::{Outcome, Report};
 
 /// Where the payment of a report stands when it arrives.
 const STATES: [&str; 9] = [
@@ -22,7 +22,7 @@ const STATES: [&str; 9] = [
 /// Counts of reports by what they say and whom they meet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Cells {
-    counts: [[u64; STATES.len()]; OUTCOME_NAMES.len()],
+    counts: [[u64; STATES.len()]; Outcome::NAMES.len()],
 }
 
 impl Cells {
@@ -40,7 +40,7 @@ impl Cells {
                 (Standing::InFlight, _) => 1,
             },
         };
-        self.counts[outcome_index(report.outcome)][state] += 1;
+        self.counts[report.outcome.index()][state] += 1;
     }
 
     /// Adds the counts of another run.
@@ -61,7 +61,7 @@ impl fmt::Display for Cells {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:12}", "")?;
         STATES.iter().try_for_each(|state| write!(f, " {state:>20}"))?;
-        for (name, row) in OUTCOME_NAMES.iter().zip(&self.counts) {
+        for (name, row) in Outcome::NAMES.iter().zip(&self.counts) {
             write!(f, "\n{name:12}")?;
             for count in row {
                 if *count == 0 { write!(f, " {:>20}", ".")? } else { write!(f, " {count:>20}")? }

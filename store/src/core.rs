@@ -10,13 +10,16 @@
 
 mod apis;
 pub mod calls;
+mod canaries;
 pub mod chunked;
 pub mod clock;
 mod cutoff;
 mod dispatch;
 pub mod effects;
+pub mod event;
 mod fields;
 pub mod index;
+mod inquiries;
 pub mod ledger;
 pub mod mutant;
 mod operator;
@@ -28,10 +31,14 @@ pub mod summary;
 
 use apis::Apis;
 use calls::{Call, Calls};
+use canaries::Canaries;
 use clock::Clock;
-pub use effects::{Counters, Effects, Note, OUTCOME_NAMES, outcome_index};
+pub use effects::{Counters, Effects, Note};
+pub use event::{ApiId, Event, Now, Room};
+use inquiries::Inquiries;
+use ledger::judgement::Subject;
 use ledger::snapshot::{Fold, ThawError};
-use ledger::{Ledger, Standing, Subject};
+use ledger::{Ledger, Standing};
 use mutant::Mutant;
 use pinned::Pinned;
 use queue::Ordinal;
@@ -57,19 +64,6 @@ const DRAIN_TICK_US: u64 = 5_000;
 /// How often it wants to be called when nothing happens: health calls, silent apis.
 const IDLE_TICK_US: u64 = 250_000;
 
-/// A connection of an api, numbered by the shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ApiId(pub u64);
-
-/// The present.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// The host's monotonic clock in microseconds, which deadlines of other processes are on.
-    pub us: u64,
-    /// The wall clock in milliseconds since 1970; it may jump.
-    pub wall_ms: u64,
-}
-
 /// What the operator decides.
 #[derive(Clone, Copy, Debug)]
 pub struct CoreConfig {
@@ -79,30 +73,6 @@ pub struct CoreConfig {
     pub index_key: [u64; 2],
     /// Knobs of the router.
     pub router: RouterConfig,
-}
-
-/// What the log still has room for. A disk that is full first costs new payments, then the pace, never a payment that was
-/// accepted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Room {
-    /// For everything.
-    #[default]
-    Ample,
-    /// For what was accepted: nothing new is.
-    NoAccepts,
-    /// For what the open attempts still have to say: none is begun.
-    NoIntents,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A frame came.
-    Frame(ApiId, FromApi),
-    /// A connection ended.
-    Gone(ApiId),
-    /// The log has more room, or less.
-    Room(Room),
 }
 
 /// Whether attempts of the time before this start wait for an api that still holds their call.
@@ -126,19 +96,10 @@ pub struct Core {
     clock: Clock,
     /// Payments in flight without a call, and what happens to them next.
     pinned: Pinned,
-    /// When a processor was last asked for a payment.
-    inquired_us: PerProcessor<u64>,
-    /// One more may be asked for as soon as that is long enough ago.
-    inquires_soon: PerProcessor<bool>,
+    inquiries: Inquiries,
+    canaries: Canaries,
     /// Leases that were too old when they arrived: the next one of that payment is sent whatever its age.
     late: BTreeSet<Ordinal>,
-    /// The last canary among the payments that only this processor may get, and whether the next one is free.
-    bound_canary: PerProcessor<Option<Ordinal>>,
-    canary_is_free: PerProcessor<bool>,
-    /// The last free payment that was a canary of a processor that refuses everything.
-    refused_canary: PerProcessor<Option<Ordinal>>,
-    /// When a free payment was last left to be a canary.
-    free_canary_us: PerProcessor<u64>,
     claims: Claims,
     /// Who was last told to ask for a processor's health.
     health_asker: PerProcessor<Option<ApiId>>,
@@ -176,13 +137,9 @@ impl Core {
             apis: Apis::default(),
             clock: Clock::new(now),
             pinned: Pinned::default(),
-            inquired_us: PerProcessor::default(),
-            inquires_soon: PerProcessor::default(),
+            inquiries: Inquiries::default(),
+            canaries: Canaries::default(),
             late: BTreeSet::new(),
-            bound_canary: PerProcessor::default(),
-            canary_is_free: PerProcessor::default(),
-            refused_canary: PerProcessor::default(),
-            free_canary_us: PerProcessor::default(),
             claims: Claims::Unstarted,
             health_asker: PerProcessor::default(),
             started_us: now.us,
@@ -353,8 +310,7 @@ impl Core {
         self.calls.drop_inquiries();
         self.pinned.clear();
         self.late.clear();
-        self.bound_canary = PerProcessor::default();
-        self.refused_canary = PerProcessor::default();
+        self.canaries.forget_payments();
         self.counters.purges += 1;
         effects.notes.push(Note::Purged { tombstones: self.ledger.tombstones().len() });
         true
@@ -482,7 +438,7 @@ impl Core {
     // Reports.
 
     fn on_report(&mut self, now: Now, api: ApiId, report: &Report, effects: &mut Effects) {
-        self.counters.reports[report.processor][outcome_index(report.outcome)] += 1;
+        self.counters.reports[report.processor][report.outcome.index()] += 1;
         self.apis.note_report(api, report.sequence, now);
         let ended = self.end_call(api, report);
         let is_inquiry = Calls::is_inquiry(report.attempt);
@@ -621,7 +577,7 @@ impl Core {
     #[must_use]
     pub fn next_call_us(&self) -> u64 {
         if self.ledger.queue.is_empty() {
-            let tick_us = if self.inquires_soon.0.contains(&true) { DRAIN_TICK_US } else { IDLE_TICK_US };
+            let tick_us = if self.inquiries.wait() { DRAIN_TICK_US } else { IDLE_TICK_US };
             let due_us = self.pinned.next_due_us().map(|due_us| due_us.saturating_sub(self.dispatched_us));
             return due_us.map_or(tick_us, |due_us| due_us.min(tick_us));
         }

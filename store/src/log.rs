@@ -20,6 +20,7 @@
 //! An error of a write or a flush ends the process: after it nobody knows what the disk holds, and a second flush may
 //! say "done" about pages that the kernel has thrown away. Starting again goes through [`recovery`].
 
+mod durability;
 mod flush;
 pub mod frame;
 mod prepare;
@@ -30,6 +31,7 @@ pub mod snapshot;
 
 use crate::core::Room;
 use crate::core::ledger::snapshot::{BYTES_PER_PAYMENT, Fold, Frozen};
+pub use durability::Durability;
 use flush::Flusher;
 pub use flush::end_process;
 use frame::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, Sequence};
@@ -51,17 +53,6 @@ const ROOM_FOR_ACCEPTS_BYTES: u64 = SEGMENT_BYTES / 2;
 /// With less than this left, and the next segment not ready, no attempt is begun. What the open ones (at most 800, of some 60 bytes
 /// with their frame) still have to say takes less than a tenth of it.
 const ROOM_FOR_INTENTS_BYTES: u64 = 1 << 20;
-
-/// What must have happened to a record before anything that rests on it leaves the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Durability {
-    /// It was written: survives the death of any process, not a power loss
-    Process,
-    /// It was flushed to the disk: survives a power loss too
-    Always,
-    /// Nothing, there is no log: loses everything. Only for measuring
-    None,
-}
 
 /// The log could not be opened.
 #[derive(Debug, thiserror::Error)]
