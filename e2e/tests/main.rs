@@ -17,5 +17,6 @@ mod refusals;
 mod resources;
 mod settings;
 mod stderr;
+mod tree;
 mod upgrade;
 mod witness;

@@ -6,7 +6,7 @@
 //!
 //! The exit statuses of a fight are part of the help, because scripts depend on them.
 
-use crate::chaos::ChaosArgs;
+use crate::chaos::args::ChaosArgs;
 use crate::fight::FightArgs;
 use crate::hostile::HostileArgs;
 use crate::processor::ProcessorsArgs;

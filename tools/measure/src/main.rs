@@ -26,7 +26,7 @@ enum Command {
     #[command(flatten)]
     Bench(Box<Measurement>),
     /// Record every process under load with perf: flame graphs, tables, what a payment costs
-    Profile(Box<profile::ProfileArgs>),
+    Profile(Box<profile::args::ProfileArgs>),
 }
 
 fn main() -> ExitCode {

@@ -15,6 +15,7 @@
 //! in the containers of `--compose` (`docker-compose.profiling.yml`), inside the entry's own limits. perf always runs
 //! here: an engine's containers are processes of this machine, and inside of one perf is forbidden.
 
+pub mod args;
 pub mod counts;
 pub mod ground;
 pub mod load;
@@ -24,12 +25,9 @@ pub mod stacks;
 
 use anyhow::{Context, bail};
 use arena::binaries::Binaries;
-use arena::limits::Split;
 use arena::signals::{EXIT_INTERRUPTED, Signals};
-use arena::stack::StackArgs;
 use arena::terminal::{self, Terminal};
-use clap::Args;
-use contest::choice::Choice;
+use args::ProfileArgs;
 use contest::plan::Plan;
 use counts::Counts;
 use ground::{Ground, Target};
@@ -38,7 +36,6 @@ use perf::{Perf, Symbols};
 use report::{Profile, Report};
 use stacks::Stacks;
 use std::fs;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -47,38 +44,6 @@ const WARM_UP: Duration = Duration::from_secs(2);
 
 /// And how long counts are taken, and system calls counted: enough for thousands of payments, short for strace.
 const COUNT_FOR: Duration = Duration::from_secs(5);
-
-/// Flags of `measure profile`.
-#[derive(Clone, Debug, Args)]
-pub struct ProfileArgs {
-    /// How long samples are taken at a fixed rate, in seconds; a plan is played to its end
-    #[arg(long = "for", value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
-    pub seconds: u16,
-    /// Payments a second
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub rate: u32,
-    /// Let the judge play this plan (three times) in the place of a fixed rate: preview, final, random or a file
-    #[arg(long, value_name = "PLAN", conflicts_with_all = ["rate", "seconds"])]
-    pub plan: Option<Choice>,
-    /// The seed of a random plan
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "plan")]
-    pub seed: u64,
-    /// Profile the containers of docker-compose.yml, inside its limits, beside simulated processors
-    #[arg(long)]
-    pub compose: bool,
-    /// Give each process its share of 1.5 CPU and 350 MB, as docker-compose.yml does, through control groups
-    #[arg(long, conflicts_with = "compose")]
-    pub limits: bool,
-    #[command(flatten)]
-    /// What the shares are, with --limits or --compose.
-    pub split: Split,
-    /// Folder for what is recorded and drawn
-    #[arg(long, value_name = "DIR", default_value = "target/profile")]
-    pub out: PathBuf,
-    #[command(flatten)]
-    /// What to start.
-    pub stack: StackArgs,
-}
 
 /// Builds, starts, loads, looks, draws and reports.
 ///
@@ -161,7 +126,7 @@ async fn look(
     terminal.say("sampling");
     let mut attached = Vec::new();
     for target in &targets {
-        attached.push(perf.record(target.pid, &args.file(target, "perf.data")).await?);
+        attached.push(perf.record(target.pid, &args.file(&target.name, "perf.data")).await?);
     }
     let recorded = load.put(&sides, Duration::from_secs(args.seconds.into())).await?;
     for recorder in attached {
@@ -173,7 +138,7 @@ async fn look(
         terminal.say("counting system calls");
         let mut attached = Vec::new();
         for target in &targets {
-            attached.push(perf.count_calls(target.pid, &args.file(target, "calls")).await?);
+            attached.push(perf.count_calls(target.pid, &args.file(&target.name, "calls")).await?);
         }
         called = Some(load.put(&sides, COUNT_FOR).await?);
         for counter in attached {
@@ -197,15 +162,16 @@ async fn draw(
     let Looked { targets, used, counted, recorded, called } = looked;
     let mut profiles = Vec::new();
     for (target, used) in targets.iter().zip(used) {
-        let stacks = Stacks::fold(&perf.script(&args.file(target, "perf.data"), symbols).await?)?;
+        let stacks = Stacks::fold(&perf.script(&args.file(&target.name, "perf.data"), symbols).await?)?;
         let subtitle = format!("{} samples of {} under {}", stacks.samples(), perf.event, load.name());
-        fs::write(args.file(target, "folded"), stacks.folded())?;
+        fs::write(args.file(&target.name, "folded"), stacks.folded())?;
         match stacks.flame_graph(&target.name, &subtitle)? {
-            Some(picture) => fs::write(args.file(target, "svg"), picture)?,
+            Some(picture) => fs::write(args.file(&target.name, "svg"), picture)?,
             // Nor is one of a run before this one's.
-            None => drop(fs::remove_file(args.file(target, "svg"))),
+            None => drop(fs::remove_file(args.file(&target.name, "svg"))),
         }
-        let calls = called.is_some().then(|| perf.read_calls(&args.file(target, "calls"))).transpose()?;
+        let calls =
+            called.is_some().then(|| perf.read_calls(&args.file(&target.name, "calls"))).transpose()?;
         profiles.push(Profile { name: target.name.clone(), used, stacks, calls });
     }
     let place = match (args.compose, args.limits) {
@@ -216,13 +182,6 @@ async fn draw(
     let stack = format!("mode {}, {place}", args.stack.mode);
     let (sees_kernel, reservations) = (perf.sees_kernel, perf.reservations());
     Ok(Report { load: load.name(), stack, sees_kernel, reservations, counted, recorded, called, profiles })
-}
-
-impl ProfileArgs {
-    /// A file of one process.
-    fn file(&self, target: &Target, extension: &str) -> PathBuf {
-        self.out.join(format!("{}.{extension}", target.name))
-    }
 }
 
 fn count(targets: &[Target]) -> anyhow::Result<Vec<Counts>> {

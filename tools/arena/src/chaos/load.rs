@@ -34,6 +34,9 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use wire::{Cents, PaymentId};
 
+/// How long clients may go on asking once everything is healed.
+pub(super) const CERTAIN_WITHIN: Duration = Duration::from_secs(60);
+
 /// How long a client waits for an answer: above the two times three seconds that lb gives two apis, and its hold.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(8);
 

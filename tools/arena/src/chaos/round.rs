@@ -11,10 +11,10 @@
 //! for once more, with the same ids. They were in flight, and their tombstones pin them; or they were queued, and are
 //! forgotten.
 
-use super::ChaosArgs;
+use super::args::ChaosArgs;
 use super::book::Entry;
 use super::inject::Injector;
-use super::load::Load;
+use super::load::{CERTAIN_WITHIN, Load};
 use super::reading::{DRAIN_PATIENCE, Reader};
 use super::schedule::{Schedule, Settings};
 use super::staged::Staged;
@@ -48,9 +48,6 @@ const PURGE_DELAY_MS: u64 = 2_500;
 
 /// After a purge, how many payments are asked for again.
 const RENEWED_MAX: usize = 64;
-
-/// How long clients may go on asking once everything is healed.
-pub(super) const CERTAIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Of what is wrong, so many payments are looked into.
 const LOOKED_INTO_MAX: usize = 5;

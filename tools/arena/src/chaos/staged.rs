@@ -12,9 +12,8 @@
 //! misbehaviours of a processor ([`PaymentFault::GatewayTimeout`](crate::processor::PaymentFault::GatewayTimeout)).
 
 use super::inject::Injector;
-use super::load::Load;
+use super::load::{CERTAIN_WITHIN, Load};
 use super::reading::Reader;
-use super::round::CERTAIN_WITHIN;
 use super::schedule::Target;
 use crate::client::{Client, request};
 use crate::endpoint::Endpoint;

@@ -4,7 +4,8 @@
 //! With `--only` it plays one, which is how a container or another command starts them apart, so that neither steals
 //! the other's time. Every flag has a variable, because a compose file sets those more easily.
 
-use super::{ProcessorConfig, bind, serve};
+use super::config::ProcessorConfig;
+use super::server::{bind, serve};
 use crate::terminal;
 use anyhow::Context;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};

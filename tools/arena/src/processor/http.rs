@@ -16,7 +16,7 @@
 //! in the limiter: only when both are 0 can no payment that was already sent be recorded any more. A purge counts anew.
 //! The other routes of ours are those of `misbehaviour`.
 
-use super::ProcessorConfig;
+use super::config::ProcessorConfig;
 use super::limiter::Limiter;
 use super::line::{Break, Breaker, Line};
 use super::misbehaviour::{Conduct, Ending, HealthFault, Misbehaviour, PaymentFault};

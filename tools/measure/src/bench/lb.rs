@@ -5,8 +5,8 @@
 //! what the latencies are compared with: what a balancer adds is its percentile less that of the backend alone in the
 //! same turn. lb in its first mode comes twice (A/A). Processor time is that of the balancer only, from `/proc`.
 
-use crate::bench::Ground;
 use crate::bench::comparison::{Comparison, Metric, mib, number};
+use crate::bench::ground::Ground;
 use crate::bench::load::{ANSWER_TIMEOUT, Load, Outcome, Same};
 use crate::bench::plot;
 use crate::bench::process::Process;

@@ -8,8 +8,8 @@
 //! servers are other processes than what they share, as the competition's rules want it. The plan is the preview, or the
 //! preview at another length: its stages and audits are as much shorter, its users as many.
 
-use crate::bench::Ground;
 use crate::bench::comparison::{Comparison, Metric, number};
+use crate::bench::ground::Ground;
 use crate::bench::process::Process;
 use anyhow::Context;
 use arena::endpoint::Endpoint;

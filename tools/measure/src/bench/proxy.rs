@@ -4,7 +4,7 @@
 //! nginx and haproxy are set up as well as they can be for this work: kept connections to the backends, no log of
 //! requests, no buffering that a request of this size would not have anyway, keep-alive without an end.
 
-use crate::bench::Ground;
+use crate::bench::ground::Ground;
 use crate::bench::process::{Process, installed, left_out};
 use anyhow::Context;
 use std::fs;

@@ -5,7 +5,7 @@
 //! frame holds 21 records, which is what a store under load writes, and the times are spread as in real life. The log
 //! ends at the time at which it is made: nothing in it lies in the future.
 
-use crate::bench::Ground;
+use crate::bench::ground::Ground;
 use anyhow::{Context, ensure};
 use contest::chance::Chance;
 use std::path::{Path, PathBuf};

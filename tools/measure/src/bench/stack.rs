@@ -6,8 +6,8 @@
 //! full. The simulated processors run beside it and settle at the store's own pace, so a queue grows while more is
 //! accepted than is settled. Processor time is that of each process, from `/proc`, without any limit on it.
 
-use crate::bench::Ground;
 use crate::bench::comparison::{Comparison, Metric, mib, number};
+use crate::bench::ground::Ground;
 use crate::bench::load::{ANSWER_TIMEOUT, Load, Outcome, Requests};
 use crate::bench::preview::{Variant, block_on};
 use crate::bench::usage::{Memory, Usage};

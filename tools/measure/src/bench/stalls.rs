@@ -11,8 +11,8 @@
 //! | a stalled api | the last api is stopped, with its calls and its clients |
 //! | clients that do not read | so many have asked for summaries until nobody takes any more, and read no answer; a server may end them after its timeout |
 
-use crate::bench::Ground;
 use crate::bench::comparison::{Comparison, Metric, number};
+use crate::bench::ground::Ground;
 use crate::bench::load::{ANSWER_TIMEOUT, Load};
 use crate::bench::preview::{Variant, block_on};
 use crate::bench::stack::Payments;

@@ -5,8 +5,8 @@
 //! the death of the process and is flushed behind it: mode `process`, and `appendfsync everysec`. Redis does less: it
 //! answers no question of an amount, routes nothing and has no rule about what may be sent where.
 
-use crate::bench::Ground;
 use crate::bench::comparison::{Comparison, Metric, mib, number};
+use crate::bench::ground::Ground;
 use crate::bench::redis::{self, Redis};
 use crate::bench::settled_log::charged;
 use crate::bench::store_process::{StoreConfig, StoreProcess};

@@ -1,6 +1,6 @@
 //! What is profiled: a stack of this machine's own processes, or the containers of the entry.
 
-use super::ProfileArgs;
+use super::args::ProfileArgs;
 use super::perf::Symbols;
 use anyhow::Context;
 use arena::binaries::Binaries;
