@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use wire::secret::Secret;
 use wire::trace::LogFlags;
 
-/// Espora's api: takes payments over HTTP, and makes the calls to the processors
+/// Espora's api: accepts payments over HTTP and calls the processors
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "api", version)]
 pub struct Arguments {
-    /// What to do; without one, serve
+    /// What to do; without a command, the api serves
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Settings of the server
@@ -33,33 +33,32 @@ pub struct Config {
     /// Folder of the Unix sockets that lb and the apis share
     #[arg(long, env = "SOCKET_DIR", default_value = "/run/espora", global = true)]
     pub socket_dir: PathBuf,
-    /// Folder of the store's socket, which only apis and the store share [default: SOCKET_DIR]
+    /// Folder of the store's socket, shared by the apis and the store [default: SOCKET_DIR]
     #[arg(long, env = "STORE_SOCKET_DIR")]
     pub store_socket_dir: Option<PathBuf>,
     /// Name of this api: its socket is NAME.sock
     #[arg(long = "name", env = "API_NAME", default_value = "api1", global = true, value_parser = wire::socket::api_name)]
     pub name: String,
-    /// Where the default processor is
+    /// Address of the default processor: http://HOST:PORT
     #[arg(long, env = "PROCESSOR_DEFAULT_URL", default_value = "http://payment-processor-default:8080", value_parser = address)]
     pub processor_default_url: Address,
-    /// Where the fallback processor is
+    /// Address of the fallback processor: http://HOST:PORT
     #[arg(long, env = "PROCESSOR_FALLBACK_URL", default_value = "http://payment-processor-fallback:8080", value_parser = address)]
     pub processor_fallback_url: Address,
-    /// Calls to the processors that this api carries at once, 1 to 1000
+    /// Calls to the processors under way at once, 1 to 1000
     #[arg(long, env = "CALLS_MAX", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub calls_max: u16,
-    /// Who may call POST /purge-payments
+    /// Which clients may call POST /purge-payments
     #[arg(long, env = "PURGE", value_enum, default_value_t = Purge::Off)]
     pub purge: Purge,
-    /// With PURGE=token: what the header X-Rinha-Token must say
+    /// With PURGE=token: the value that the header X-Rinha-Token must have
     #[arg(long, env = "PURGE_TOKEN", required_if_eq("purge", "token"), hide_env_values = true, value_parser = Secret::parse)]
     pub purge_token: Option<Secret>,
-    /// Connections that are served at a time; more get 503 [default: 20000, or as many as half of the memory limit
-    /// has room for]
+    /// Connections served at a time; more get 503 [default: 20000, or as many as fit into half of the memory limit]
     #[arg(long, env = "CONNECTIONS_MAX")]
     pub connections_max: Option<usize>,
-    /// Bytes that are held for all clients together: parts of requests, and answers that they do not read. At the bound
-    /// those end that have held some longest [default: an eighth of the memory limit, 64 MiB without one]
+    /// Bytes held for all clients together: incomplete requests and unread answers. At this limit, the api closes the
+    /// connections that have held bytes longest [default: an eighth of the memory limit, or 64 MiB without one]
     #[arg(long, env = "HELD_BYTES_MAX", value_parser = clap::value_parser!(u64).range(edge::limits::HELD_BYTES_MAX_MIN..))]
     pub held_bytes_max: Option<u64>,
 }
@@ -88,11 +87,11 @@ impl Config {
 /// Who may forget everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Purge {
-    /// Nobody: 404
+    /// No client: 404
     Off,
-    /// Who knows PURGE_TOKEN, else 401
+    /// A client that knows PURGE_TOKEN; others get 401
     Token,
-    /// Anybody, as the competition's judge wants it
+    /// Every client, as the competition's judge wants it
     Open,
 }
 

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use wire::socket;
 
 /// How long a health check waits for an answer.
-const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     wire::trace::end(run(wire::config::parse()))
@@ -64,7 +64,7 @@ async fn healthcheck(config: &Config) -> anyhow::Result<()> {
     let path = socket::backend_path(&config.socket_dir, &config.name);
     let client: Client<_, Empty<Bytes>> = Client::unix();
     let answer =
-        tokio::time::timeout(HEALTHCHECK_PATIENCE, client.get(Uri::new(&path, "/health").into())).await;
+        tokio::time::timeout(HEALTHCHECK_TIMEOUT, client.get(Uri::new(&path, "/health").into())).await;
     let status = answer.context("the api does not answer")?.context("no api there")?.status();
     ensure!(status.is_success(), "the api answered {status}");
     Ok(())

@@ -3,7 +3,7 @@
 //! Never sent is only a request for which no connection could be made, or that hyper hands back because not a byte of it
 //! was written; everything else that ends without an answer may have arrived. A kept connection that the callee has closed
 //! is not taken: hyper knows of the end as soon as the runtime does. What the runtime has not heard of yet shows when
-//! the request comes back unwritten, and it goes on the next connection, or it was written to nobody; so a request that
+//! the request comes back unwritten, and it goes on the next connection, or no process reads it; so a request that
 //! must not be sent twice goes on a connection of its own ([`Pool::send_alone`]).
 //!
 //! The connection used last is taken first: it is the likeliest to be alive, and the others grow old and are closed.
@@ -75,7 +75,7 @@ impl Pool {
         self.send_alone(request, connect).await
     }
 
-    /// The same on a connection that nobody has used.
+    /// The same on a fresh connection.
     ///
     /// # Errors
     /// As [`Pool::send`].

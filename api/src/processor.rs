@@ -22,14 +22,14 @@ use tokio::time::Instant;
 use wire::frame::{CallKind, Health, Lease};
 
 /// A connection that is not made within this is not made at all: nothing was sent.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long an address is believed. Containers that are made anew may swap their addresses, and a payment at the wrong
 /// processor is charged twice; that takes longer than this.
 const RESOLVED_FOR: Duration = Duration::from_secs(1);
 
 /// How long the rest of an answer may take whose head has said all: then its connection is closed.
-const REST_PATIENCE: Duration = Duration::from_secs(2);
+const REST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest answer that is read. A processor's own has a hundred bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -38,7 +38,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 const IDLE_MAX: usize = 512;
 
 /// How long a health call may hang: two windows of its limiter (CONTRACT section 2) and some.
-const HEALTH_PATIENCE: Duration = Duration::from_secs(12);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// When the kernel begins to ask whether a silent peer is still there, how often it asks, and after how many questions without
 /// an answer the connection is broken: after 45 s in all. The call is lost then, and its payment unknown.
@@ -103,7 +103,7 @@ impl Processor {
                 _ => None,
             }
         };
-        tokio::time::timeout(HEALTH_PATIENCE, asked).await.ok().flatten().unwrap_or(Health::Unanswered)
+        tokio::time::timeout(HEALTH_TIMEOUT, asked).await.ok().flatten().unwrap_or(Health::Unanswered)
     }
 
     fn request(&self, method: Method, path: &str, body: String) -> Request<Full<Bytes>> {
@@ -124,11 +124,11 @@ impl Processor {
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
-        let addresses = in_time(CONNECT_PATIENCE, self.resolve()).await?;
-        let patience = CONNECT_PATIENCE / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        let addresses = in_time(CONNECT_TIMEOUT, self.resolve()).await?;
+        let timeout = CONNECT_TIMEOUT / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let mut connected = Err(io::ErrorKind::NotFound.into());
         for address in &*addresses {
-            connected = in_time(patience, TcpStream::connect(address)).await;
+            connected = in_time(timeout, TcpStream::connect(address)).await;
             if connected.is_ok() {
                 break;
             }
@@ -164,7 +164,7 @@ impl Processor {
             Some(self.pool.put_back(answering.0).await)
         };
         // Dropped before that, the connection is closed.
-        let _ = tokio::time::timeout(REST_PATIENCE, rest).await;
+        let _ = tokio::time::timeout(REST_TIMEOUT, rest).await;
     }
 }
 
@@ -203,8 +203,8 @@ impl Answering {
     }
 }
 
-async fn in_time<T>(patience: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+async fn in_time<T>(timeout: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// A host that vanishes ends no connection: the kernel has to ask.

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use wire::PerProcessor;
 
 /// How long a draining api waits for its clients, and then for its calls.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two looks at whether a draining api is done.
 const DRAIN_TICK: Duration = Duration::from_millis(10);
@@ -64,16 +64,16 @@ pub async fn run(
         () = shutdown => (),
     }
     tracing::info!("draining");
-    // What the kernel has taken for us is served; after that a balancer finds nobody here and goes to another api.
+    // What the kernel has taken for us is served; after that a balancer is refused here and goes to another api.
     while let Some(Ok(stream)) = now_or_never(UnixStream::accept(&listener)).await {
         serve(stream, &edge, &routes);
     }
     drop(listener);
     link.desk().drain();
     hand_off.drain();
-    edge.drain(DRAIN_PATIENCE).await;
+    edge.drain(DRAIN_TIMEOUT).await;
     hand_off.close();
-    let deadline = Instant::now() + DRAIN_PATIENCE;
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
     while !link.is_settled() && Instant::now() < deadline {
         sleep(DRAIN_TICK).await;
     }

@@ -17,7 +17,7 @@ use wire::frame::{AttemptId, CallKind, FromApi, Lease, Outcome};
 use wire::{PerProcessor, Processor};
 
 /// A `GET` that hangs is given up: it has nothing to lose.
-const INQUIRY_PATIENCE: Duration = Duration::from_secs(5);
+const INQUIRY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes the calls.
 pub struct Settler {
@@ -71,7 +71,7 @@ impl Settler {
             peer.put_back(answering).await;
             (outcome, status)
         };
-        let (outcome, status) = timeout(INQUIRY_PATIENCE, asked).await.unwrap_or((Outcome::Lost, 0));
+        let (outcome, status) = timeout(INQUIRY_TIMEOUT, asked).await.unwrap_or((Outcome::Lost, 0));
         self.finish(&lease, outcome, status, since);
     }
 

@@ -22,7 +22,7 @@ fn an_api_that_is_killed_costs_no_request() {
     for round in 0..6 {
         let ended = round % 2;
         for client in &mut clients {
-            client.be_patient(READY_TIMEOUT);
+            client.set_timeout(READY_TIMEOUT);
             client.send(&pay(payment(&fresh_id(), "19.90")));
         }
         // In the middle of them, whatever each of them is at.

@@ -23,7 +23,7 @@ fn held(system: &System) -> [u64; 2] {
 fn one_client(system: &mut System) -> (Connection, usize) {
     system.until("nobody else is there", |system| lb_metric(system, "lb_connections") == 0);
     let mut connection = system.hand_off().connect();
-    connection.be_patient(READY_TIMEOUT);
+    connection.set_timeout(READY_TIMEOUT);
     assert_eq!(connection.ask(&get("/health")).map(|answer| answer.status), Ok(200));
     let api = held(system).iter().position(|held| *held == 1).expect("an api has it");
     system.until_done(api);
@@ -371,7 +371,7 @@ fn who_goes_while_there_is_no_api_is_forgotten() {
     system.apis.iter_mut().for_each(|api| api.kill());
     system.until("no api is left", |system| system.hand_off_admin().status("/health") == Some(503));
     let mut silent = system.hand_off().connect();
-    silent.be_patient(READY_TIMEOUT);
+    silent.set_timeout(READY_TIMEOUT);
     drop((0..10).map(|_| system.hand_off().connect()).collect::<Vec<Connection>>());
     system.until("only who is silent waits", |system| lb_metric(system, "lb_connections") == 1);
     system.start_api_again(0);

@@ -32,7 +32,7 @@ fn count(variable: &str, default: usize) -> usize {
 
 fn connect(way: &Way) -> Connection {
     let connection = way.connect();
-    connection.be_patient(READY_TIMEOUT);
+    connection.set_timeout(READY_TIMEOUT);
     connection
 }
 

@@ -94,7 +94,7 @@ fn a_purge_that_waits_in_a_stopped_store_is_refused_after_its_client_was_answere
     pay_some(&system.api(0));
     system.store.signal(Signal::SIGSTOP);
     let mut client: Connection = system.api(0).connect();
-    client.be_patient(READY_TIMEOUT);
+    client.set_timeout(READY_TIMEOUT);
     assert_eq!(client.ask(&purge()).map(|answer| answer.status), Ok(504));
     system.store.signal(Signal::SIGCONT);
     system.until("the store has refused it", |system| system.store.log().contains("a purge was refused"));

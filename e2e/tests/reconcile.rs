@@ -65,7 +65,7 @@ fn state(system: &System) -> String {
 #[test]
 fn rows_that_a_processor_loses_are_reported_by_their_ids_and_nothing_changes() {
     let processors = Processors::start();
-    let setup = Setup { store_args: vec!["--patience-ms", "0"], ..Setup::default() };
+    let setup = Setup { store_args: vec!["--hold-timeout-ms", "0"], ..Setup::default() };
     let mut system = System::start_as(setup, Some(&processors));
     let urls = PerProcessor(processors.addrs.0.map(|addr| format!("http://{addr}/")));
     let charged = pay_both(&mut system, &processors);

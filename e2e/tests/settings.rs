@@ -1,8 +1,10 @@
 //! Variables that are set and empty, over all variables of all binaries: each is as unset, and an empty secret is refused.
 
 use crate::harness::system::binaries;
+use contest::plan::Plan;
 use std::collections::BTreeSet;
 use std::process;
+use wire::Processor;
 
 /// Command lines that end before anything starts, with a variable that is empty.
 fn output(program: &str, args: &[&str], envs: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -58,4 +60,21 @@ fn variables(program: &str, command: &[&str]) -> Vec<String> {
     let help = String::from_utf8(help.expect("it runs").stdout).expect("text");
     let names = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
     names.map(str::to_owned).collect()
+}
+
+/// The value that the help of the store gives a variable without one.
+fn store_default(variable: &str) -> f64 {
+    let help = process::Command::new(binaries().join("store")).arg("--help").output().expect("it runs");
+    let help = String::from_utf8(help.stdout).expect("text");
+    let rest = help.split(&format!("[env: {variable}=]")).nth(1).expect("a variable of the store");
+    let default = rest.split("[default: ").nth(1).and_then(|rest| rest.split(']').next());
+    default.and_then(|value| value.parse().ok()).expect("a number")
+}
+
+#[test]
+fn the_store_is_made_for_the_preview_unless_it_is_told_otherwise() {
+    let plan = Plan::preview();
+    assert_eq!(store_default("FEE_DEFAULT"), plan.fee_percent[Processor::Default]);
+    assert_eq!(store_default("FEE_FALLBACK"), plan.fee_percent[Processor::Fallback]);
+    assert_eq!(store_default("AUDIT_MARGIN_MS"), plan.audit.margin_ms as f64);
 }

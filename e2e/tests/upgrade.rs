@@ -127,7 +127,7 @@ fn clients_that_were_taken_over_outlive_their_api_too() {
     let mut system = System::start();
     let mut clients: Vec<Connection> = (0..8).map(|_| system.hand_off().connect()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
-        client.be_patient(READY_TIMEOUT);
+        client.set_timeout(READY_TIMEOUT);
         if number < 4 {
             assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
         } else {
@@ -195,7 +195,7 @@ const MANY: usize = 60;
 fn answered(way: &Way) -> Vec<Connection> {
     let come = |_| {
         let mut client = way.connect();
-        client.be_patient(READY_TIMEOUT);
+        client.set_timeout(READY_TIMEOUT);
         assert_eq!(client.ask(&get("/health")).map(|answer| answer.status), Ok(200));
         client
     };

@@ -19,7 +19,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// A backend that nobody has spoken to yet.
+    /// A backend that was not asked yet.
     #[must_use]
     pub fn new(name: String, path: PathBuf) -> Self {
         Self {

@@ -5,7 +5,7 @@
 //! something. But never the last: trying it costs less than refusing a client.
 //!
 //! A backend that has said nothing for [`SILENCE_MS`] is checked (asked for its health, whatever it says counts): one
-//! that nobody asks anything, so that a stopped one is known before a client's request finds out, and one that is
+//! that gets no request, so that a stopped one is known before a client's request finds out, and one that is
 //! suspect, so that it is known when it is back. The checks cost nothing while requests do the same.
 //!
 //! Repeating is paid for: each request earns a tenth of a repetition, up to [`REPEATS_MAX`]. When all goes wrong, the

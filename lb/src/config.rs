@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use wire::trace::LogFlags;
 
-/// Espora's balancer: takes clients' connections on one TCP port and spreads their requests over the apis
+/// Espora's balancer: accepts clients on one TCP port and spreads their requests over the apis
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "lb", version)]
 pub struct Arguments {
-    /// What to do; without one, serve
+    /// What to do; without a command, lb serves
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Settings of the server
@@ -38,18 +38,17 @@ pub struct Config {
     /// Names of the apis, separated by commas; the socket of each is NAME.sock
     #[arg(long, env = "BACKENDS", default_value = "api1,api2", value_delimiter = ',', num_args = 1.., value_parser = wire::socket::api_name)]
     pub backends: Vec<String>,
-    /// How clients get to the apis
-    #[arg(long, env = "MODE", value_enum, default_value_t = Mode::Forward)]
+    /// How clients reach the apis
+    #[arg(long, env = "MODE", value_enum, default_value_t = Mode::HandOff)]
     pub mode: Mode,
-    /// Take over the sockets and the clients of the balancer that runs on SOCKET_DIR, which then ends
+    /// Take over sockets and clients from the balancer that runs on SOCKET_DIR, which then exits
     #[arg(long, env = "TAKE_OVER", value_parser = clap::builder::BoolishValueParser::new())]
     pub take_over: bool,
-    /// Client connections that are served at a time; more get 503 [default: 20000, or as many as half of the memory limit
-    /// has room for]
+    /// Client connections served at a time; more get 503 [default: 20000, or as many as fit into half of the memory limit]
     #[arg(long, env = "CONNECTIONS_MAX")]
     pub connections_max: Option<usize>,
-    /// Bytes that are held for all clients together: parts of requests, and answers that they do not read. At the bound
-    /// those end that have held some longest [default: an eighth of the memory limit, 64 MiB without one]
+    /// Bytes held for all clients together: incomplete requests and unread answers. At this limit, lb closes the
+    /// connections that have held bytes longest [default: an eighth of the memory limit, or 64 MiB without one]
     #[arg(long, env = "HELD_BYTES_MAX", value_parser = clap::value_parser!(u64).range(edge::limits::HELD_BYTES_MAX_MIN..))]
     pub held_bytes_max: Option<u64>,
 }
@@ -72,8 +71,8 @@ impl Config {
 /// How requests get to the apis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
-    /// As a reverse proxy: each request is balanced, and repeated on another api where that is safe
+    /// lb passes on each request, and repeats it on another api where that is safe
     Forward,
-    /// The client's socket goes to an api, and lb is out of the way
+    /// lb passes the client's socket to an api, and is off the path of its requests
     HandOff,
 }

@@ -70,7 +70,7 @@ struct Slot<C> {
     client: Option<Client<C>>,
 }
 
-/// What somebody is waiting with, as a look at its socket shows.
+/// What a waiting client has sent, as a look at its socket shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
     /// It has sent nothing yet.
@@ -375,7 +375,7 @@ impl<C> Copies<C> {
 pub struct Ended<C> {
     /// Clients that go to another one.
     pub moved: usize,
-    /// Clients of whom nobody knows what was answered.
+    /// Clients whose last answer is unknown.
     pub reset: Vec<C>,
 }
 
@@ -415,7 +415,7 @@ mod tests {
         let of_most = copies.each().find(|(_, api, _)| *api == Some(most)).unwrap().0;
         assert!(copies.remove(of_most.slot, |_| false).is_none(), "it has not ended");
         assert!(copies.remove(of_most.slot, |ticket| ticket == of_most).is_some());
-        assert!(copies.remove(of_most.slot, |_| true).is_none(), "nobody is there");
+        assert!(copies.remove(of_most.slot, |_| true).is_none(), "the slot is empty");
         copies.admit("d", 0).unwrap();
         assert!(copies.remove(of_most.slot, |_| true).is_none(), "the next one waits");
         let next = offers(&mut copies)[0].2;
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_that_is_gone_full_or_draining_gets_nobody() {
+    fn an_api_that_is_gone_full_or_draining_gets_no_client() {
         let mut copies = three();
         copies.set_full(0, true);
         copies.drain(1);

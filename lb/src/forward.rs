@@ -5,17 +5,17 @@
 //! | the backend takes no connection, or hands the request back unwritten | the next backend, as often as there are |
 //! | none takes one | all again, until [`HOLD`] is over: 503, nothing was sent on |
 //! | it was sent and the connection ended without an answer | once more on another backend if it is repeatable and the budget pays for it, else 504 |
-//! | no answer within [`ANSWER_PATIENCE`] | the same, and the backend is suspect |
+//! | no answer within [`ANSWER_TIMEOUT`] | the same, and the backend is suspect |
 //! | a request that only reads is given up | 503, whatever became of it: there is nothing to be uncertain of |
 //! | the second backend says 503 to a payment | 504: it knows of itself only, and the first may have recorded it |
 //! | a backend has said nothing for a while | it is asked for its health |
 //!
 //! An api holds a request for at most a second when its store is away, so an answer that takes longer than
-//! [`ANSWER_PATIENCE`] is not going to come: the api is stopped.
+//! [`ANSWER_TIMEOUT`] is not going to come: the api is stopped.
 
 use crate::backend::Backend;
 use crate::balance::{self, Load, RetryBudget};
-use crate::patience::Patience;
+use crate::deadlines::Deadlines;
 use crate::upstream::SendError;
 use bytes::Bytes;
 use edge::{Reply, Request};
@@ -33,10 +33,10 @@ const HOLD: Duration = Duration::from_secs(1);
 const ROUND_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a backend may think about a request, and up to the interval between two [checks](Forward::check) longer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a backend may think about a check. It needs nobody's help for the answer.
-const CHECK_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a backend may take to answer a check. It answers without asking the store.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The apis, and whose turn it is.
 pub struct Forward {
@@ -44,7 +44,7 @@ pub struct Forward {
     turn: Cell<usize>,
     started: Instant,
     budget: Cell<RetryBudget>,
-    patience: Patience,
+    timeout: Deadlines,
     retries: Cell<u64>,
     unavailable: Cell<u64>,
     unknown: Cell<u64>,
@@ -59,7 +59,7 @@ impl Forward {
             turn: Cell::new(0),
             started: Instant::now(),
             budget: Cell::default(),
-            patience: Patience::default(),
+            timeout: Deadlines::default(),
             retries: Cell::new(0),
             unavailable: Cell::new(0),
             unknown: Cell::new(0),
@@ -137,7 +137,7 @@ impl Forward {
 
     async fn attempt(&self, backend: &Backend, request: &Request, now: Instant) -> Attempt {
         let _in_flight = backend.enter();
-        let outcome = self.patience.wait(now + ANSWER_PATIENCE, backend.ask(request)).await;
+        let outcome = self.timeout.wait(now + ANSWER_TIMEOUT, backend.ask(request)).await;
         let now_ms = self.now_ms();
         match outcome {
             Some(Ok(reply)) => {
@@ -159,7 +159,7 @@ impl Forward {
     /// Gives up requests that backends have thought about for too long, and asks backends for their health that have said
     /// nothing for a while. To be called a few times a second.
     pub fn check(self: &Rc<Self>) {
-        self.patience.sweep(Instant::now());
+        self.timeout.sweep(Instant::now());
         let now_ms = self.now_ms();
         for at in 0..self.backends.len() {
             self.backends[at].tidy();
@@ -173,7 +173,7 @@ impl Forward {
 
     async fn check_one(&self, backend: &Backend) {
         // The answer of an api that cannot reach the store is as good: none of the others can.
-        let outcome = timeout(CHECK_PATIENCE, backend.ask(&health())).await;
+        let outcome = timeout(CHECK_TIMEOUT, backend.ask(&health())).await;
         let now_ms = self.now_ms();
         backend.note(|load| match outcome {
             Ok(Ok(_)) => load.on_answer(now_ms),

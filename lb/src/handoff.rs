@@ -2,7 +2,7 @@
 //!
 //! For each client three system calls and a fourth at its end: accept, is there another one, send, close. lb keeps a
 //! copy of the socket and does not watch it: neither what a client sends nor its end wakes us. Whose connection is over the
-//! api says in the page, which is looked at whenever others come, and each [`REAP_INTERVAL`]: nobody waits for that, since
+//! api says in the page, which is looked at whenever others come, and each [`REAP_INTERVAL`]: no client waits for that, since
 //! who ends a connection shuts it down both ways.
 //!
 //! | what happens | then |
@@ -49,7 +49,7 @@ const EVENTS_MAX: usize = 64;
 /// Clients accepted in one turn, so that a burst of them does not keep the ends of others waiting.
 const ACCEPTS_MAX: usize = 64;
 
-/// Between two looks at whose connection is over, when nobody comes. The number of an api's clients lags by as
+/// Between two looks at whose connection is over, when no client connects. The number of an api's clients lags by as
 /// much; who needs a slot or a descriptor looks at once.
 const REAP_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -63,11 +63,11 @@ const REAP_PAUSE: Duration = Duration::from_millis(1);
 const ACCEPT_PAUSE_MS: u64 = 50;
 
 /// Between two looks at what time alone brings about: apis that are back, clients that wait. A Unix socket says at once
-/// whether somebody is there, so a look costs a few microseconds.
+/// whether a client is there, so a look costs a few microseconds.
 const TICK: Duration = Duration::from_millis(20);
 
 /// How long those who still wait when the balancer ends have for an api, or for the answer that there is none.
-const PLACE_PATIENCE: Duration = Duration::from_secs(2);
+const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One api.
 #[derive(Debug)]
@@ -331,8 +331,8 @@ impl HandOff {
                 Ok(fd) => {
                     // SAFETY: the kernel has just made it for us.
                     self.admit(unsafe { OwnedFd::from_raw_fd(fd) });
-                    // To ask costs a quarter of an accept that finds nobody: that makes a socket before it looks.
-                    if !self.somebody_waits() {
+                    // A look costs a quarter of an accept that finds no client: accept makes a socket first.
+                    if !self.has_waiting_client() {
                         return true;
                     }
                 }
@@ -351,7 +351,7 @@ impl HandOff {
     }
 
     /// True when an accept would not be for nothing, as far as the kernel tells.
-    fn somebody_waits(&self) -> bool {
+    fn has_waiting_client(&self) -> bool {
         let Some(listener) = &self.listener else { return false };
         let mut asked = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         poll(&mut asked, PollTimeout::ZERO) != Ok(0)
@@ -365,7 +365,7 @@ impl HandOff {
 
     /// Sees to it that those who wait with a request go to an api, or hear after a second that there is none.
     pub async fn place_rest(this: &RefCell<Self>) {
-        let until = Instant::now() + PLACE_PATIENCE;
+        let until = Instant::now() + PLACE_TIMEOUT;
         let mut tick = interval(TICK);
         loop {
             {
@@ -416,7 +416,7 @@ impl HandOff {
         ended.len() < REAP_MAX
     }
 
-    /// The same, all at once: somebody needs what they have, or wants to know how many are left. True when there was one.
+    /// The same for all at once, when their room or their number is needed. True when there was one.
     pub fn reap_all(&mut self) -> bool {
         let before = self.len();
         while !self.reap() {}
@@ -526,7 +526,7 @@ impl HandOff {
     fn tick(&mut self) {
         for backend in 0..self.backends.len() {
             if self.backends[backend].is_missing() {
-                // Nobody is there yet: the next tick asks again.
+                // No api is there yet: the next tick asks again.
                 let _ = self.connect(backend);
             }
             self.copies.set_full(backend, false);
@@ -577,7 +577,7 @@ fn control_event(backend: usize, also: EpollFlags) -> EpollEvent {
     EpollEvent::new(interest | also, backend as u64)
 }
 
-/// Whether the client has sent something that nobody has taken.
+/// Whether the client has sent something that no process has read.
 fn look(client: &OwnedFd) -> Waits {
     match SockRef::from(client).peek(&mut [MaybeUninit::uninit()]) {
         Ok(1..) => Waits::Asking,

@@ -2,7 +2,7 @@
 //! payments, but for which requests may be sent twice.
 //!
 //! Reading order: for mode forward [`upstream`] (a request put to an api), [`backend`] (one api: whether it answers),
-//! [`balance`] (whose turn it is), [`patience`] (how long an answer is waited for), [`forward`] (a request goes through);
+//! [`balance`] (whose turn it is), [`deadlines`] (how long an answer is waited for), [`forward`] (a request goes through);
 //! for mode hand-off [`copies`] (which client is with which api), [`handoff`] (a socket goes to an api); then [`takeover`]
 //! (a new balancer in the place of an old one), [`timer`] (what is done now and then) and [`server`] (what runs together).
 //!
@@ -14,10 +14,10 @@ pub mod backend;
 pub mod balance;
 pub mod config;
 pub mod copies;
+pub mod deadlines;
 pub mod forward;
 pub mod handoff;
 pub mod metrics;
-pub mod patience;
 pub mod server;
 pub mod takeover;
 pub mod timer;

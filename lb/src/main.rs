@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use wire::socket;
 
 /// How long a health check waits for an answer.
-const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     wire::trace::end(run(wire::config::parse()))
@@ -53,7 +53,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 async fn healthcheck(socket_dir: &Path) -> anyhow::Result<()> {
     let client: Client<_, Empty<Bytes>> = Client::unix();
     let url: hyper::Uri = Uri::new(socket::backend_path(socket_dir, "lb"), "/health").into();
-    let answer = tokio::time::timeout(HEALTHCHECK_PATIENCE, client.get(url)).await;
+    let answer = tokio::time::timeout(HEALTHCHECK_TIMEOUT, client.get(url)).await;
     let status = answer.context("lb does not answer")?.context("no lb there")?.status();
     ensure!(status.is_success(), "lb answered {status}: no api takes a connection");
     Ok(())

@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use wire::socket;
 
 /// How long a draining balancer waits for answers.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Between two looks at which backends are to be checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -92,10 +92,10 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
         // Nothing is balanced meanwhile: what is passed on is the state of one moment.
         match balancer.pass_on(&sockets, applicant).await {
             Ok(passage) => break Some(passage),
-            Err(error) => tracing::warn!("nobody has taken over ({error}): going on"),
+            Err(error) => tracing::warn!("no balancer has taken over ({error}): going on"),
         }
     };
-    // New connections are not ours from here on: the next balancer, or nobody, takes them.
+    // From here on we accept no connection: the next balancer does, if there is one.
     match &successor {
         None => {
             // Those whom the kernel has taken for us, with something that they have sent, are.
@@ -110,7 +110,7 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
     tracing::info!("draining");
     match (&balancer, successor) {
         (Balancer::Forward(forwarding), Some(successor)) => forwarding.pass_on(&successor).await,
-        (Balancer::Forward(forwarding), None) => forwarding.clients.drain(DRAIN_PATIENCE).await,
+        (Balancer::Forward(forwarding), None) => forwarding.clients.drain(DRAIN_TIMEOUT).await,
         // Clients that were handed off stay with their apis.
         (Balancer::HandOff(hand_off), None) => HandOff::place_rest(hand_off).await,
         (Balancer::HandOff(_), Some(_)) => (),
@@ -243,7 +243,7 @@ impl Forwarding {
     async fn pass_on(&self, successor: &Passage) {
         // At most one for each connection there is.
         let (at_rest_tx, mut at_rest) = mpsc::unbounded_channel();
-        // Nobody takes them any more once the successor is gone: then they are closed.
+        // Once the successor is gone, they are closed.
         let heir = move |stream| drop(at_rest_tx.send(stream));
         let pass_on = async {
             while let Some(stream) = at_rest.recv().await {
@@ -253,7 +253,7 @@ impl Forwarding {
                 }
             }
         };
-        tokio::join!(self.clients.release(DRAIN_PATIENCE, heir), pass_on);
+        tokio::join!(self.clients.release(DRAIN_TIMEOUT, heir), pass_on);
     }
 }
 

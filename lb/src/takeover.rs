@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Which of the two is the balancer is decided by one message, `go`. When the new one ends before that, or everything takes
-//! longer than [`PATIENCE`], the old one goes on as if nothing had been, and the new one, which hears no `go`, ends. If the
+//! longer than [`TIMEOUT`], the old one goes on as if nothing had been, and the new one, which hears no `go`, ends. If the
 //! old one hands off and the new one does not, the clients stay with their apis without a copy: they end with those.
 
 use crate::config::{Config, Mode};
@@ -38,7 +38,7 @@ use tokio::time::{sleep, timeout};
 use wire::socket::{self, Lock, NAME_BYTES_MAX, backend_path};
 
 /// How long the other side may take for all of it: 20,000 descriptors take a tenth of a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After something on `lb.control` that came to nothing.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -52,7 +52,7 @@ const HEAD_BYTES: usize = 20;
 const _: () = assert!(HEAD_BYTES + NAME_BYTES_MAX <= MESSAGE_BYTES_MAX);
 
 /// In the place of an api's index: the client waits.
-const NOBODY: u32 = u32::MAX;
+const NO_API: u32 = u32::MAX;
 
 /// What makes a process the balancer.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl Message {
             Self::Clients => (5, [0; 3], ""),
             Self::Page => (6, [0; 3], ""),
             Self::Api(name, drains) => (7, [u32::from(*drains), 0, 0], name.as_str()),
-            Self::Copy(ticket, api) => (8, [ticket.slot, ticket.generation, api.unwrap_or(NOBODY)], ""),
+            Self::Copy(ticket, api) => (8, [ticket.slot, ticket.generation, api.unwrap_or(NO_API)], ""),
             Self::End => (9, [0; 3], ""),
             Self::Done => (10, [0; 3], ""),
             Self::Go => (11, [0; 3], ""),
@@ -148,7 +148,7 @@ impl Message {
             5 => Self::Clients,
             6 => Self::Page,
             7 => Self::Api(str::from_utf8(name).ok()?.to_owned(), words[0] != 0),
-            8 => Self::Copy(ticket, Some(words[2]).filter(|api| *api != NOBODY)),
+            8 => Self::Copy(ticket, Some(words[2]).filter(|api| *api != NO_API)),
             9 => Self::End,
             10 => Self::Done,
             11 => Self::Go,
@@ -236,7 +236,7 @@ impl Start {
         if config.take_over {
             match connect_control(&control_path(&config.socket_dir, "lb")) {
                 Ok(predecessor) => {
-                    let taken = timeout(PATIENCE, take_over(predecessor, config.mode)).await;
+                    let taken = timeout(TIMEOUT, take_over(predecessor, config.mode)).await;
                     return taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
                 }
                 Err(error) => {
@@ -296,7 +296,7 @@ pub async fn dismiss(predecessor: OwnedFd) -> io::Result<Passage> {
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     };
-    let gone = timeout(PATIENCE, goes).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let gone = timeout(TIMEOUT, goes).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     gone.map_err(|error: io::Error| {
         let why = "the balancer before this one has ended or goes on; start this one again";
         io::Error::new(error.kind(), format!("{why} ({error})"))
@@ -314,7 +314,7 @@ pub struct Applicant {
 }
 
 impl Applicant {
-    /// Waits for the next one. Whoever connects and does not ask is not heard any more.
+    /// Waits for the next balancer. A connection that asks for nothing is dropped.
     pub async fn next(control: &UnixListener) -> Self {
         loop {
             let asked = async {
@@ -323,7 +323,7 @@ impl Applicant {
                     return Err(malformed("a process of another user wants to take over"));
                 }
                 let passage = Passage(socket);
-                let asked = timeout(PATIENCE, passage.receive()).await;
+                let asked = timeout(TIMEOUT, passage.receive()).await;
                 match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))? {
                     Some((Message::TakeOver(hands_off), None)) => Ok(Self { passage, hands_off }),
                     _ => Err(malformed("who connected does not ask for anything")),
@@ -357,7 +357,7 @@ impl Sockets {
     /// When it did not come to that: this one is the balancer still.
     pub async fn pass_on(&self, applicant: Applicant, held: Option<&impl Held>) -> io::Result<Passage> {
         let Applicant { passage, hands_off } = applicant;
-        let passed = timeout(PATIENCE, self.send_all(&passage, held.filter(|_| hands_off))).await;
+        let passed = timeout(TIMEOUT, self.send_all(&passage, held.filter(|_| hands_off))).await;
         passed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         Ok(passage)
     }

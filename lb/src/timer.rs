@@ -56,7 +56,7 @@ fn descriptor() -> io::Result<AsyncFd<Descriptor>> {
 async fn wait(descriptor: &AsyncFd<Descriptor>, length: Duration) -> io::Result<()> {
     // Zero would mean never.
     let length = TimeSpec::from_duration(length.max(Duration::from_nanos(1)));
-    // An expiry that nobody waited for does not count: setting the timer takes it back.
+    // Setting the timer takes back an expiry that was not awaited.
     descriptor.get_ref().0.set(Expiration::OneShot(length), TimerSetTimeFlags::empty())?;
     loop {
         let mut ready = descriptor.readable().await?;
@@ -97,7 +97,7 @@ mod tests {
     async fn a_pause_that_was_given_up_does_not_shorten_the_next_one() {
         let timer = Timer::new();
         assert!(timeout(Duration::ZERO, timer.pause(Duration::from_millis(5))).await.is_err());
-        // It is over, and nobody has heard of it.
+        // It has expired, and the expiry was not read.
         std::thread::sleep(Duration::from_millis(10));
         let begun = Instant::now();
         timer.pause(Duration::from_millis(30)).await;

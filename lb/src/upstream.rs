@@ -6,7 +6,7 @@
 //! Never sent is only a request for which no connection could be made, or none of which was written; everything else that
 //! ends without an answer may have arrived. A kept connection on which something has come, the end included, is not used.
 //! What the runtime has not heard of yet shows when nothing can be written, and the request goes on the next connection,
-//! or it was written to nobody; so a request that must not be sent twice goes on a connection of its own.
+//! or no process reads it; so a request that must not be sent twice goes on a connection of its own.
 //!
 //! The connection used last is taken first: it is the likeliest to be alive, and the others grow old and are closed.
 
@@ -203,7 +203,7 @@ struct Answer {
 
 impl Answer {
     fn cut(self, held: Vec<u8>) -> (Reply, bool) {
-        // What comes unasked belongs to nobody's question.
+        // Bytes that come unasked answer no request.
         let stays = !self.closes && held.len() == self.body.1;
         let bytes = Bytes::from(held);
         let field = |(from, to)| HeaderValue::from_maybe_shared(bytes.slice(from..to)).ok();

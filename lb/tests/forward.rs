@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 const UNAVAILABLE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
-/// Two backends. Whichever is asked first takes the request and hangs up; whoever is asked next says this.
+/// Two backends. The first that is asked takes the request and hangs up; the next one answers this.
 fn backends(name: &str, second: &'static [u8]) -> Vec<Backend> {
     let asked = Rc::new(Cell::new(0));
     let path = |number: u8| -> PathBuf {

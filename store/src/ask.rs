@@ -66,7 +66,7 @@ impl Asker {
                 bail!(text);
             }
             match write!(out, "{text}") {
-                // Whoever reads the list has seen enough.
+                // The reader of the list has gone.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                 written => written?,
             }

@@ -5,7 +5,7 @@
 
 use crate::core::CoreConfig;
 use crate::core::ledger::PAYMENTS_MOST;
-use crate::core::router::{DISPATCH_PER_S, LATE_PATIENCE_MS, OPEN_MAX, RouterConfig};
+use crate::core::router::{DISPATCH_PER_S, LATE_AFTER_MS, OPEN_MAX, RouterConfig};
 use crate::log::Durability;
 use crate::memory::Memory;
 use crate::reconcile::comparison::Limits;
@@ -16,13 +16,13 @@ use wire::trace::LogFlags;
 use wire::{Bounds, PaymentId, PerProcessor, Processor, Timestamp};
 
 /// Eleven days: as good as for ever.
-const PATIENCE_MS_MAX: u64 = 1_000_000_000;
+const TIMEOUT_MS_MAX: u64 = 1_000_000_000;
 
-/// Espora's store: holds every payment, decides which processor gets it, and remembers
+/// Espora's store: records every payment, and decides which processor gets it and when
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "store", version)]
 pub struct Arguments {
-    /// What to do; without one, serve
+    /// What to do; without a command, the store serves
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Settings of the server
@@ -43,31 +43,31 @@ pub enum Command {
         /// The log's folder (LOG_DIR)
         dir: PathBuf,
     },
-    /// Write every record of a log, one a line, behind the payments of its snapshot; payments are numbered in the order of
-    /// their accepts, from 0
+    /// Write the payments of the snapshot, then every record of the log, one a line. Payments are numbered in the order of
+    /// acceptance, from 0
     Dump {
         /// The log's folder (LOG_DIR)
         dir: PathBuf,
     },
-    /// List payments of the running store that may need somebody, one a line
+    /// List payments of the running store that may need an operator, one a line
     List {
         /// Which
         #[arg(value_enum)]
         listing: ListingName,
     },
-    /// Tell the running store what became of a payment that its processor will not tell about any more
+    /// Tell the running store what became of a payment whose processor gives no answer any more
     Resolve {
         /// The payment
         #[arg(value_parser = payment_id)]
         id: PaymentId,
-        /// Look at the processor's own books first: this cannot be taken back
+        /// What happened. Look at the processor's own books first: this cannot be undone
         #[arg(value_enum)]
         resolution: Resolution,
-        /// Which processor charged it (default or fallback); only needed where both claim a dead letter
+        /// The processor that charged it: default or fallback. Only needed where both claim a dead letter
         #[arg(long, value_parser = processor)]
         by: Option<Processor>,
     },
-    /// Let the running store send a dead letter again, to either processor, or all of them
+    /// Let the running store send one dead letter, or all of them, again to either processor
     Revive {
         /// The payment
         #[arg(value_parser = payment_id, required_unless_present = "all")]
@@ -76,39 +76,39 @@ pub enum Command {
         #[arg(long, conflicts_with = "id")]
         all: bool,
     },
-    /// Compare what the running store counts with the processors' own sums, and name the payments that differ; changes
-    /// nothing; exit with 0 if all agrees, with 1 if something differs, with 2 if it could not be compared
+    /// Compare the running store's sums with the processors' own, and name the payments that differ. It changes nothing.
+    /// Exit status: 0 all agrees, 1 something differs, 2 the comparison failed
     Reconcile(Reconcile),
 }
 
 /// Settings of `store reconcile`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Reconcile {
-    /// Where the default processor is
+    /// Address of the default processor: http://HOST:PORT
     #[arg(long, env = "PROCESSOR_DEFAULT_URL", default_value = "http://payment-processor-default:8080", value_parser = address)]
     pub processor_default_url: String,
-    /// Where the fallback processor is
+    /// Address of the fallback processor: http://HOST:PORT
     #[arg(long, env = "PROCESSOR_FALLBACK_URL", default_value = "http://payment-processor-fallback:8080", value_parser = address)]
     pub processor_fallback_url: String,
-    /// What the processors want in the header X-Rinha-Token; rather by its variable, which other users do not see
+    /// Value of the header X-Rinha-Token. Give it by its variable, which other users do not see
     #[arg(long, env = "PROCESSOR_TOKEN", hide_env_values = true, value_parser = token)]
     pub processor_token: String,
-    /// The first requestedAt that is compared, such as 2025-07-15T12:00:00Z [default: the first since the last purge]
+    /// First requestedAt to compare, such as 2025-07-15T12:00:00Z [default: the first since the last purge]
     #[arg(long, value_parser = lower_bound)]
     pub from: Option<Timestamp>,
-    /// The last requestedAt that is compared, if it is not too recent [default: the last that is not]
+    /// Last requestedAt to compare, if it is older than the margin [default: the last that is]
     #[arg(long, value_parser = upper_bound)]
     pub to: Option<Timestamp>,
-    /// Windows that ended less than this time ago are not compared, in seconds
+    /// Skip windows that ended less than this time ago, in seconds
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(..=2_592_000))]
     pub margin_s: u32,
-    /// How long a window is, in seconds, 1 to 86400
+    /// Length of a window, in seconds, 1 to 86400
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub window_s: u32,
-    /// Calls to the processors, and pages of payments from the store, a second, 1 to 1000
+    /// Calls to the processors, and pages from the store, each second, 1 to 1000
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub calls_per_s: u32,
-    /// Payments that are looked up where sums differ; further windows that differ are only counted
+    /// Payments to look up where sums differ; beyond this limit, windows that differ are only counted
     #[arg(long, default_value_t = 10_000)]
     pub look_ups_max: u64,
     /// Write the report as JSON, with amounts in cents
@@ -225,24 +225,23 @@ fn processor(text: &str) -> Result<Processor, String> {
 /// Settings of the server.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Folder of the store's socket, where there is no STORE_SOCKET_DIR
+    /// Folder of the store's socket, unless STORE_SOCKET_DIR is set
     #[arg(long, env = "SOCKET_DIR", default_value = "/run/espora", global = true)]
     pub socket_dir: PathBuf,
-    /// Folder of the store's socket, which only apis and the store share [default: SOCKET_DIR]
+    /// Folder of the store's socket, shared by the apis and the store [default: SOCKET_DIR]
     #[arg(long, env = "STORE_SOCKET_DIR", global = true)]
     pub store_socket_dir: Option<PathBuf>,
     /// Folder of the write-ahead log and of the operators' socket; on a disk, not on tmpfs
     #[arg(long, env = "LOG_DIR", default_value = "/var/lib/espora", global = true)]
     pub log_dir: PathBuf,
-    /// What must have happened to a record before anything that rests on it leaves the process
+    /// What must happen to a record before an answer or a call that depends on it leaves the store
     #[arg(long, env = "DURABILITY", value_enum, default_value_t = Durability::Always)]
     pub durability: Durability,
-    /// Log written, beside as much as the last snapshot takes, before a new snapshot makes it short again, in KiB
+    /// Take a snapshot when the log has grown by this much plus the size of the last snapshot, in KiB
     #[arg(long, env = "SNAPSHOT_LOG_KIB", default_value_t = 65_536, value_parser = clap::value_parser!(u64).range(16..=1 << 30))]
     pub snapshot_log_kib: u64,
-    /// Payments remembered between two purges; at this bound the answer is 503 [default: the container's memory limit less
-    /// 24 MiB, divided by 64 bytes, at least 1024 and at most 8388608, which is also the value without a limit]; at most
-    /// 92233720, whose sum in cents still fits into 64 bits
+    /// Payments remembered between two purges, at most 92233720; beyond this limit the answer is 503 [default: the memory
+    /// limit less 24 MiB, divided by 64 bytes, from 1024 to 8388608; 8388608 without a limit]
     #[arg(long, env = "PAYMENTS_MAX", value_parser = clap::value_parser!(u64).range(1..=PAYMENTS_MOST))]
     pub payments_max: Option<u64>,
     /// Fee of the default processor, in percent
@@ -251,23 +250,21 @@ pub struct Config {
     /// Fee of the fallback processor, in percent
     #[arg(long, env = "FEE_FALLBACK", default_value_t = 15.0, value_parser = percent)]
     pub fee_fallback: f64,
-    /// Within this time of its requestedAt a payment should be charged and counted, in milliseconds, 200 to
-    /// 3600000
+    /// Time from requestedAt within which a payment should be charged and counted, in milliseconds, 200 to 3600000
     #[arg(long, env = "AUDIT_MARGIN_MS", default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(200..=3_600_000))]
     pub audit_margin_ms: u64,
-    /// How long payments that are more than is worth holding wait for the cheaper processor before the dearer one gets
-    /// them, in milliseconds [default: from the fees; 3529 for 5 and 15, 1000 for 7 and 10, 19000 for 2 and 40]
-    #[arg(long, env = "PATIENCE_MS", value_parser = clap::value_parser!(u64).range(..=PATIENCE_MS_MAX))]
-    pub patience_ms: Option<u64>,
-    /// How long processors must not have answered within the audit margin before payments are sent to one that answers
-    /// later, in milliseconds; longer while nobody has compared the books at regular times; a large value if no payment but
-    /// a canary may be late
-    #[arg(long, env = "LATE_PATIENCE_MS", default_value_t = LATE_PATIENCE_MS, value_parser = clap::value_parser!(u64).range(..=PATIENCE_MS_MAX))]
-    pub late_patience_ms: u64,
-    /// Payments handed out a second while clients are being answered, 1 to 1000000
+    /// How long payments above the hold limit wait for the cheaper processor before the dearer one gets them, in
+    /// milliseconds [default: follows from the fees; 3529 for 5 and 15, 1000 for 7 and 10, 19000 for 2 and 40]
+    #[arg(long, env = "HOLD_TIMEOUT_MS", value_parser = clap::value_parser!(u64).range(..=TIMEOUT_MS_MAX))]
+    pub hold_timeout_ms: Option<u64>,
+    /// How long both processors must have missed the audit margin before payments are sent late, in milliseconds. The store
+    /// waits longer until it has seen a regular audit schedule. With a large value only canaries are late
+    #[arg(long, env = "LATE_AFTER_MS", default_value_t = LATE_AFTER_MS, value_parser = clap::value_parser!(u64).range(..=TIMEOUT_MS_MAX))]
+    pub late_after_ms: u64,
+    /// Payments dispatched each second while clients are being answered, 1 to 1000000
     #[arg(long, env = "DISPATCH_PER_S", default_value_t = DISPATCH_PER_S, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub dispatch_per_s: u32,
-    /// Calls open at one processor at a time, 1 to 768
+    /// Calls open at one processor at once, 1 to 768
     #[arg(long, env = "OPEN_MAX", default_value_t = OPEN_MAX as u16, value_parser = clap::value_parser!(u16).range(1..=OPEN_MAX as i64))]
     pub open_max: u16,
 }
@@ -302,8 +299,8 @@ impl Config {
             payments_max: usize::try_from(payments_max).unwrap_or(usize::MAX),
             index_key,
             router: RouterConfig {
-                patience_ms: self.patience_ms.unwrap_or(reasoned.patience_ms),
-                late_patience_ms: self.late_patience_ms,
+                hold_timeout_ms: self.hold_timeout_ms.unwrap_or(reasoned.hold_timeout_ms),
+                late_after_ms: self.late_after_ms,
                 dispatch_per_s: self.dispatch_per_s,
                 open_max: usize::from(self.open_max),
                 ..reasoned

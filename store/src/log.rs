@@ -17,7 +17,7 @@
 //! from one segment to the next. While the next one is not ready, the log says so ([`Room`]), and what is left of the present
 //! one is kept for what must be recorded.
 //!
-//! An error of a write or a flush ends the process: after it nobody knows what the disk holds, and a second flush may
+//! An error of a write or a flush ends the process: after it the contents of the disk are unknown, and a second flush may
 //! say "done" about pages that the kernel has thrown away. Starting again goes through [`recovery`].
 
 mod durability;

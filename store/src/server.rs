@@ -6,7 +6,7 @@
 //!
 //! Bounds: a connection is read in blocks of [`READ_BYTES`], and not at all while [`TX_BYTES_PAUSE`] of answers wait for
 //! it, so that an api which does not read stops being served and costs nothing else; [`CONNECTIONS_MAX`] connections. While
-//! [`HELD_MAX`] messages wait for the disk nobody is read, and nobody is called silent.
+//! [`HELD_MAX`] messages wait for the disk, no connection is read, and no api counts as silent.
 
 use crate::core::{ApiId, Core, Effects, Event, Now};
 use crate::log::frame::Sequence;

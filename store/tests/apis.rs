@@ -79,7 +79,7 @@ impl Store {
         }
     }
 
-    /// How many posts go out to the cheap processor within so long, in which nobody says anything.
+    /// How many posts go out to the cheap processor within this time, in which no api reports.
     fn cheap_posts_in_ms(&mut self, ms: u64) -> usize {
         let mut count = 0;
         for _ in 0..ms {
@@ -124,7 +124,7 @@ fn calls_go_to_the_api_that_is_woken_anyway_unless_it_has_more_than_its_share() 
     store.us += store.core.next_call_us();
     let callers: Vec<ApiId> = leases(store.turn([])).map(|(api, _)| api).collect();
     assert_eq!(callers[..8], [FIRST; 8]);
-    assert_eq!(callers[8..16], [SECOND; 8], "nobody has eight calls more than another");
+    assert_eq!(callers[8..16], [SECOND; 8], "no api has eight calls more than another");
     assert_eq!(callers[16..], [SECOND; 4]);
 }
 
@@ -137,7 +137,7 @@ fn calls_wait_for_a_pause_between_payments_and_not_for_long() {
     assert_eq!(cheap_posts(store.turn([(SECOND, second)])), 0);
     store.us += 999;
     assert_eq!(cheap_posts(store.turn([])), 0);
-    assert!(store.core.next_call_us() <= 1_000, "and somebody looks in time");
+    assert!(store.core.next_call_us() <= 1_000, "and the core looks in time");
     store.us += 1;
     assert_eq!(cheap_posts(store.turn([])), 2);
     // One each 200 us: the first ones wait for a pause, those after them know that there is none.
@@ -152,7 +152,7 @@ fn calls_wait_for_a_pause_between_payments_and_not_for_long() {
 }
 
 #[test]
-fn nobody_looks_each_millisecond_for_what_may_not_go_out() {
+fn the_core_does_not_look_each_millisecond_for_payments_that_may_not_go_out() {
     let mut store = Store::start();
     let accept = store.accept();
     store.turn([(FIRST, accept)]);
@@ -169,7 +169,7 @@ fn a_report_is_acknowledged_with_what_is_said_next_to_its_api() {
     let (api, lease) = store.pay(FIRST);
     assert_eq!(api, FIRST);
     let report = store.report(lease);
-    assert_eq!(store.turn([(FIRST, report)]), [], "nobody is woken for that");
+    assert_eq!(store.turn([(FIRST, report)]), [], "no api is woken for that");
     let accept = store.accept();
     assert_eq!(acknowledged(&store.turn([(SECOND, accept)])), []);
     let accept = store.accept();
@@ -187,7 +187,7 @@ fn a_report_is_acknowledged_soon_when_nothing_else_is_said() {
         store.us += 60_000;
     }
     assert_eq!(acknowledged(&store.turn([])), [(FIRST, 2)], "120 ms after the first one");
-    assert!(store.core.next_call_us() <= 250_000, "it takes no longer than that until somebody looks");
+    assert!(store.core.next_call_us() <= 250_000, "the core looks again within that time");
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Store {
         let core = Core::new(config, Now { us: 0, wall_ms: 0 });
         let mut store = Self { core, us: 0, accepted: 0, reported: 0 };
         store.turn(Some(FromApi::Hello { instance: 1, calls_max: 768, held: Vec::new() }));
-        // What was claimed by nobody is nobody's.
+        // An attempt that no api claimed belongs to none.
         store.live_ms(2_000, |_| None);
         store
     }
@@ -234,7 +234,7 @@ fn those_that_are_only_asked_for_are_asked_for_while_nothing_else_happens() {
     let until_us = store.us + 2_000_000;
     let mut open: Vec<Lease> = Vec::new();
     while store.us < until_us {
-        // Nobody speaks but to answer, a millisecond later.
+        // Apis only answer, a millisecond later.
         store.us += if open.is_empty() { store.core.next_call_us() } else { 1_000 };
         let mut begun = Vec::new();
         for lease in open.drain(..) {

@@ -236,7 +236,7 @@ fn what_a_purge_leaves_behind() {
 }
 
 #[test]
-fn a_report_about_nobody_proves_nothing() {
+fn a_report_about_an_unknown_payment_proves_nothing() {
     let empty = Ledger::new(10, [1, 2]);
     for outcome in OUTCOMES.map(|make| make()) {
         assert_eq!(judge(&empty, AttemptId(1), outcome), [], "{outcome:?}");
@@ -255,7 +255,11 @@ fn a_report_about_nobody_proves_nothing() {
         status: 200,
         latency_us: 0,
     };
-    assert_eq!(settled.subject(&report, false), Subject::Nobody, "an answer from the world before the purge");
+    assert_eq!(
+        settled.subject(&report, false),
+        Subject::NoPayment,
+        "an answer from the world before the purge"
+    );
 }
 
 #[test]

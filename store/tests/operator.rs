@@ -28,7 +28,8 @@ struct Store {
 impl Store {
     fn start() -> Self {
         let fees = PerProcessor([5.0, 15.0]);
-        let router = RouterConfig { hold_share: 0.0, patience_ms: 0, ..RouterConfig::for_fees(fees, 1_500) };
+        let router =
+            RouterConfig { hold_share: 0.0, hold_timeout_ms: 0, ..RouterConfig::for_fees(fees, 1_500) };
         let config = CoreConfig { payments_max: 1_000, index_key: [1, 2], router };
         let core = Core::new(config, Now { us: 0, wall_ms: 1_000 });
         let mut store = Self { core, us: 0, sequence: 0, sends: Vec::new(), records: Vec::new() };

@@ -54,15 +54,15 @@ enum Trouble {
     Fails,
     /// It answers 500 with words after its delay, which proves nothing.
     FailsInWords,
-    /// Nobody listens at its address.
+    /// No process listens at its address.
     Refuses,
-    /// Nobody answers at its address: an api that tries to connect gives up after a second.
+    /// No host answers at its address: an api gives up connecting after a second.
     Swallows,
     /// It takes a connection and resets it.
     Resets,
     /// It takes everything, and goes on with it when it recovers.
     Stalls,
-    /// Whatever is sent to it is lost on the way, and nobody says so.
+    /// Packets to it are lost without a sign.
     Loses,
 }
 
@@ -181,7 +181,7 @@ impl World {
         }
         self.core.dispatch(now, &mut effects);
         for (_, message) in effects.sends {
-            // Nobody answers a health call: that is not what a recovery may rest on.
+            // Health calls get no answer: a recovery may not rest on them.
             if let FromStore::Lease(lease) = message {
                 self.begun_us.insert(lease.attempt.0, (self.now_us + WAY_US, lease.id));
                 self.after(2 * WAY_US, What::Arrive(lease));
@@ -317,7 +317,7 @@ fn settle(
 fn what_may_have_been_charged_is_settled_within_two_delays_and_a_second_of_the_recovery() {
     use Trouble::{Fails, FailsInWords, Refuses, Resets, Stalls, Swallows};
     for trouble in [Fails, FailsInWords, Refuses, Resets, Stalls, Swallows] {
-        // Who tried to connect just before the recovery notices a second later that nobody answers.
+        // An api that tried to connect just before the recovery gives up a second later.
         let given_up_ms = if trouble == Swallows { CONNECT_US / 1_000 } else { 0 };
         for (delay_ms, goes_on) in [0, 50, 500, 1_500].into_iter().flat_map(|ms| [(ms, true), (ms, false)]) {
             for trouble_ms in [2_323, 2_799, 16_233] {

@@ -25,7 +25,7 @@ impl Trial {
         let config = RouterConfig {
             hold_share: 1.0,
             risk_share: 1e9,
-            patience_ms: 10_000,
+            hold_timeout_ms: 10_000,
             ..RouterConfig::for_fees(fees, 1_500)
         };
         Self::with(config)
@@ -194,7 +194,7 @@ fn when_payments_stop_coming_nothing_waits_any_more() {
     assert_eq!(trial.route_one_of(1), Route::To(FALLBACK));
     assert!(
         (0..5_000).all(|_| trial.router.take_token(trial.now_us)),
-        "nobody is left who could be disturbed"
+        "no client is left that could be disturbed"
     );
     trial.receive_for_ms(2);
     assert_eq!(trial.route_one_of(1), Route::Wait);
@@ -272,7 +272,7 @@ fn a_word_of_the_cheap_one_that_takes_long_is_not_waited_for() {
 }
 
 #[test]
-fn nothing_has_patience_when_the_dear_one_could_settle_none_of_it_at_the_end() {
+fn nothing_is_held_when_the_dear_processor_could_settle_none_of_it_at_the_end() {
     for (delay_ms, routed) in [(500, Route::Wait), (800, Route::Wait), (900, Route::To(FALLBACK))] {
         let mut trial = Trial::new();
         trial.get_used_to(FALLBACK, delay_ms);
@@ -442,13 +442,13 @@ fn turned_down_by_the_limiter_it_sends_less_at_a_time() {
 }
 
 #[test]
-fn what_the_cheap_one_does_not_get_through_within_the_patience_goes_to_the_dear_one_at_once() {
+fn payments_beyond_the_hold_timeout_of_the_cheap_processor_go_to_the_dear_one_at_once() {
     let mut trial = Trial::new();
     trial.get_used_to(DEFAULT, 1_000);
     while trial.route_one_of(2_000) == Route::To(DEFAULT) {
         trial.send(DEFAULT);
     }
-    // 10 s of patience, 768 at a time.
+    // 10 s of timeout, 768 at a time.
     let through = 7_680;
     assert_eq!(trial.route_one_of(through * 9 / 10), Route::Wait);
     assert_eq!(trial.route_one_of(through * 11 / 10), Route::To(FALLBACK));
@@ -504,7 +504,7 @@ fn once_the_cut_offs_are_known_it_is_late_at_once_but_clear_of_them() {
 }
 
 #[test]
-fn a_slow_cheap_one_is_better_than_a_dear_one_when_nobody_compares_meanwhile() {
+fn a_slow_cheap_processor_beats_a_dear_one_while_no_books_are_compared() {
     let mut trial = Trial::new();
     trial.get_used_to(DEFAULT, 2_000);
     trial.get_used_to(FALLBACK, 1);
@@ -565,7 +565,7 @@ fn after_a_week_of_payments_one_that_is_late_anyway_waits_no_longer_than_after_a
             trial.router.note_turn(trial.accepts, trial.charges, trial.now_us);
             let _ = trial.router.route(&trial.calls, 0, trial.now_us);
         }
-        // Both take longer than the audit margin from now on, and nobody compares the books.
+        // Both take longer than the audit margin from now on, and no books are compared.
         for processor in [DEFAULT, FALLBACK] {
             let attempt = trial.send(processor);
             trial.answer(processor, attempt, Outcome::Charged, 6_000);

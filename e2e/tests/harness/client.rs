@@ -48,7 +48,7 @@ impl Way {
             }
             Self::Api(path) => Stream::Unix(UnixStream::connect(path)?),
         };
-        stream.set_patience(READY_TIMEOUT)?;
+        stream.set_timeout(READY_TIMEOUT)?;
         Ok(Connection { stream, unread: Vec::new() })
     }
 
@@ -119,7 +119,7 @@ pub(crate) enum End {
     Closed,
     /// A reset.
     Reset,
-    /// Nothing for as long as the connection's patience.
+    /// Nothing for as long as the connection's timeout.
     Silent,
     /// Something that is no answer.
     Broken(String),
@@ -155,8 +155,8 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Bounds every later read and write.
-    pub(crate) fn be_patient(&self, patience: Duration) {
-        self.stream.set_patience(patience).expect("a bound above zero");
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        self.stream.set_timeout(timeout).expect("a bound above zero");
     }
 
     /// Writes as much as the server takes: one that has already refused may have closed.
@@ -266,11 +266,11 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        let patience = Some(patience);
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        let timeout = Some(timeout);
         match self {
-            Self::Tcp(stream) => stream.set_read_timeout(patience).and(stream.set_write_timeout(patience)),
-            Self::Unix(stream) => stream.set_read_timeout(patience).and(stream.set_write_timeout(patience)),
+            Self::Tcp(stream) => stream.set_read_timeout(timeout).and(stream.set_write_timeout(timeout)),
+            Self::Unix(stream) => stream.set_read_timeout(timeout).and(stream.set_write_timeout(timeout)),
         }
     }
 }

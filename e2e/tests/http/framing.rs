@@ -14,7 +14,7 @@ const HEAD_BYTES_MAX: usize = 8 * 1024;
 const FIELDS_MAX: usize = 64;
 
 /// From the first byte of a head or body to its end.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `GET /health` with more fields; `fields` are whole lines.
 fn health(fields: &str) -> Vec<u8> {
@@ -710,7 +710,7 @@ type Script = fn(&mut Connection);
 
 /// One byte every so often, until the server has had enough.
 fn trickle(connection: &mut Connection, bytes: &[u8]) {
-    connection.be_patient(Duration::from_millis(300));
+    connection.set_timeout(Duration::from_millis(300));
     for byte in bytes {
         connection.send(&[*byte]);
         if connection.end() != End::Silent {
@@ -846,7 +846,7 @@ fn run_unfinished(way: &Way, script: Script) -> Verdict {
     let mut connection = way.connect();
     let began = Instant::now();
     script(&mut connection);
-    connection.be_patient(READY_TIMEOUT);
+    connection.set_timeout(READY_TIMEOUT);
     let expected = || "408 and a close, or a close, after 5 s".to_owned();
     match connection.answer(false) {
         Ok(answer) if answer.status == 408 => {
@@ -861,18 +861,18 @@ fn run_unfinished(way: &Way, script: Script) -> Verdict {
     }
     let took = began.elapsed();
     // How long beyond that is the machine's affair.
-    if took >= REQUEST_PATIENCE { Ok(()) } else { Err((expected(), format!("the end after {took:?}"))) }
+    if took >= REQUEST_TIMEOUT { Ok(()) } else { Err((expected(), format!("the end after {took:?}"))) }
 }
 
 fn run_silent(way: &Way, script: Script) -> Verdict {
     let mut connection = way.connect();
     script(&mut connection);
-    connection.be_patient(REQUEST_PATIENCE + Duration::from_millis(1_500));
+    connection.set_timeout(REQUEST_TIMEOUT + Duration::from_millis(1_500));
     let end = connection.end();
     if end != End::Silent {
         return Err(("a connection that stays".into(), end.to_string()));
     }
-    connection.be_patient(READY_TIMEOUT);
+    connection.set_timeout(READY_TIMEOUT);
     // What is behind a CR may only be its LF.
     let seen = connection.ask(&[b"\n", &get("/health")[..]].concat()).map(|answer| answer.status);
     if seen == Ok(200) { Ok(()) } else { Err(("200".into(), format!("{seen:?}"))) }
@@ -883,10 +883,10 @@ fn run_in_time(way: &Way) -> Verdict {
     let request = get("/health");
     let began = Instant::now();
     trickle(&mut connection, &request[..6]);
-    connection.be_patient(READY_TIMEOUT);
+    connection.set_timeout(READY_TIMEOUT);
     let seen = connection.ask(&request[6..]).map(|answer| answer.status);
     // A machine that took longer than the 5 s may have seen the request given up.
-    let is_late = began.elapsed() >= REQUEST_PATIENCE;
+    let is_late = began.elapsed() >= REQUEST_TIMEOUT;
     let is_given_up = matches!(seen, Ok(408) | Err(End::Closed | End::Reset));
     if seen == Ok(200) || (is_late && is_given_up) {
         Ok(())

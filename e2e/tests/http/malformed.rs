@@ -82,7 +82,7 @@ impl Stream {
     /// What comes back until the server has closed.
     fn exchange(&self, way: &Way) -> Result<Vec<Answer>, String> {
         let mut connection = way.connect();
-        connection.be_patient(READY_TIMEOUT);
+        connection.set_timeout(READY_TIMEOUT);
         self.send(&mut connection);
         connection.half_close();
         self.answers(&connection)
@@ -356,7 +356,7 @@ fn stay(way: &Way, streams: &[Stream]) -> (Vec<(String, String)>, u64) {
     let (mut flaws, mut recorded) = (Vec::new(), 0);
     let connect = |stream: &Stream| {
         let mut connection = way.connect();
-        connection.be_patient(READY_TIMEOUT);
+        connection.set_timeout(READY_TIMEOUT);
         stream.send(&mut connection);
         connection
     };

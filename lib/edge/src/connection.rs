@@ -1,6 +1,6 @@
 //! One connection: what it is doing, what has come of it, and whose it is.
 //!
-//! It is *at rest* when every answer is written whole and nobody holds a byte of the next request: another process can
+//! It is *at rest* when every answer is written whole and no process has read a byte of the next request: another process can
 //! have it then.
 //!
 //! A client that lb has handed off ([`crate::handoff`]) is only looked at while its request is read and decided, so
@@ -62,7 +62,7 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    /// The same where nobody is there to have the connection.
+    /// The same where no process can take the connection.
     pub(crate) fn without_release(self) -> Self {
         if self == Self::Release { Self::Drain } else { self }
     }
@@ -201,7 +201,7 @@ impl Connection {
         self.place.as_ref().is_some_and(Place::has_balancer)
     }
 
-    /// No request of it has come, and nobody knows whether one is on its way.
+    /// No request of it has come, and one may be on its way.
     pub(crate) fn is_fresh(&self) -> bool {
         self.is_fresh.get() && self.phase.get() == Phase::Idle
     }
@@ -211,7 +211,7 @@ impl Connection {
         self.reader.borrow().has_begun()
     }
 
-    /// Another process can have it: it is at rest, or only looked at, and nobody works on an answer.
+    /// Another process can have it: it is at rest, or only looked at, and no handler works on an answer.
     pub(crate) fn is_releasable(&self) -> bool {
         match self.phase.get() {
             Phase::Idle | Phase::Receiving if self.is_handed_off() => !self.is_consumed.get(),
@@ -220,7 +220,8 @@ impl Connection {
         }
     }
 
-    /// Makes sure that it is ours, and that nobody else goes on with it when we end. False when it is another process's.
+    /// Makes sure that it is ours, and that no other process goes on with it when we end. False when it is another
+    /// process's.
     pub(crate) fn claim(&self) -> bool {
         if let Some(place) = &self.place
             && !self.is_consumed.get()
@@ -266,7 +267,7 @@ impl Connection {
         }
     }
 
-    /// Tells lb to forget one that is [claimed](Self::claim). It ends with us from here on: whoever sees its end finds room
+    /// Tells lb to forget one that is [claimed](Self::claim). It ends with us from here on: a client that sees its end finds room
     /// for the next connection, and if this process dies the kernel closes it.
     pub(crate) fn forget(&self) {
         if let Some(place) = &self.place {
@@ -363,7 +364,7 @@ impl Connection {
         self.is_for_present_client.set(false);
         self.enter(if self.has_more() { Phase::Receiving } else { Phase::Idle });
         if let Some(place) = &self.place {
-            // It can only be ours still: lb gives nobody a client whose bytes are taken.
+            // It can only be ours still: lb gives no api a client whose bytes are taken.
             self.is_consumed.set(!place.rest());
         }
     }
@@ -427,7 +428,7 @@ impl Connection {
                 Ok(LOOK_BYTES) => self.consume_all()?,
                 // Another process has taken some of it: it is that one's client.
                 Ok(len) if len < known => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-                // Nothing new was seen: whoever woke us meant something else, such as the end behind what is there.
+                // Nothing new was seen: the wake-up meant something else, such as the end behind the bytes that are there.
                 Ok(_) => {
                     if self.stream.is_half_closed(cx) {
                         self.is_over.set(true);

@@ -20,13 +20,13 @@
 //! after that only the api does, by compare-and-swap, so an api whose client was given to another one can neither take
 //! bytes nor answer: its word is not there any more. When the control socket is at its end, and only then, the api has
 //! ended: silence or time is no proof. Clients at rest then go to another api with everything that they have sent still in
-//! the socket; of a client whose request is consumed nobody knows what was answered, so its connection is reset.
+//! the socket; the answer to a consumed request is unknown, so the connection of its client is reset.
 //!
 //! **The end** of a client is known to its api, which watches the socket anyway. It says so in the word, sets the client's
-//! bit in the page, so that lb finds those who have ended without looking at every word, and then closes: nobody watches
+//! bit in the page, so that lb finds those who have ended without looking at every word, and then closes: no process watches
 //! a copy. If it dies in between, the kernel closes for it.
 //!
-//! Every descriptor of a client refers to one connection, and closing one of two ends nothing. Whoever ends a connection
+//! Every descriptor of a client refers to one connection, and closing one of two ends nothing. A process that ends a connection
 //! shuts it down both ways, after taking it out of its own epoll: that registration would outlive the descriptor.
 
 use nix::errno::Errno;
@@ -75,7 +75,7 @@ pub const GENERATION_MASK: u32 = u32::MAX >> WORD_BITS;
 /// Clients whose bits are in one word of bits.
 const GROUP: usize = u64::BITS as usize;
 
-/// The bits come before the words, and have the same room in every page: what nobody uses is no memory.
+/// The bits come before the words, and have the same room in every page: unused words take no memory.
 const BITS_BYTES: usize = SLOTS_MAX / 8;
 
 /// The control socket of the api called `name` in `dir`.
@@ -151,7 +151,7 @@ fn seqpacket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
 }
 
-/// Binds a control socket, after a dead predecessor if need be: whoever calls holds the lock of this name.
+/// Binds a control socket, after a dead predecessor if need be: the caller holds the lock of this name.
 ///
 /// # Errors
 /// What the system says, with the path.
@@ -164,10 +164,10 @@ pub fn bind_control(path: &Path) -> io::Result<OwnedFd> {
     })
 }
 
-/// Connects to a control socket; a Unix socket says at once whether somebody is there.
+/// Connects to a control socket; a Unix socket says at once whether a process listens.
 ///
 /// # Errors
-/// When nobody is.
+/// When no process listens.
 pub fn connect_control(path: &Path) -> io::Result<OwnedFd> {
     let socket = seqpacket()?;
     connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
@@ -217,7 +217,7 @@ pub fn receive(control: BorrowedFd<'_>, message: &mut [u8; MESSAGE_BYTES_MAX]) -
         for rights in received.cmsgs()? {
             if let ControlMessageOwned::ScmRights(fds) = rights {
                 for fd in fds {
-                    // SAFETY: the kernel has just made it for this process, and nobody else has its number.
+                    // SAFETY: the kernel has just made it for this process, and no other code has its number.
                     passed = Some(unsafe { OwnedFd::from_raw_fd(fd) });
                 }
             }
@@ -257,12 +257,12 @@ impl Page {
         let memory = memfd_create(c"espora-page", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         let slots = slots.clamp(1, SLOTS_MAX);
         ftruncate(&memory, i64::try_from(Self::bytes(slots)).unwrap_or(i64::MAX))?;
-        // Nobody may make it shorter: reading behind the end of a mapped file ends the reader.
+        // No process may make it shorter: reading behind the end of a mapped file ends the reader.
         fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
         Self::open(memory)
     }
 
-    /// The page that somebody else has made.
+    /// The page that another process has made.
     ///
     /// # Errors
     /// When it is no page.
@@ -423,7 +423,7 @@ impl Source {
         while let Some(&ticket) = unsent.front() {
             match send(self.control.as_fd(), &Message::Released(ticket).encode(), None) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
-                // Nobody is left to be told.
+                // The balancer is gone.
                 Err(_) => unsent.clear(),
                 Ok(()) => drop(unsent.pop_front()),
             }
@@ -431,7 +431,7 @@ impl Source {
         Ok(())
     }
 
-    /// Its stream is at its end: nobody takes a client back.
+    /// Its stream is at its end: no balancer takes a client back.
     pub fn note_gone(&self) {
         self.is_gone.set(true);
     }
@@ -568,7 +568,7 @@ mod tests {
         }
         drop(theirs);
         source.give_back(TICKET);
-        assert!(source.unsent.borrow().is_empty(), "nobody is left to be told");
+        assert!(source.unsent.borrow().is_empty(), "the balancer is gone");
     }
 
     #[test]

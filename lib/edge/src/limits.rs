@@ -35,7 +35,7 @@ pub(crate) const TURNED_AWAY_MAX: usize = 64;
 /// The longest time between two sweeps. Connections that come in between are over later than that.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-const _: () = assert!(SWEEP_INTERVAL.as_nanos() < REQUEST_PATIENCE.as_nanos());
+const _: () = assert!(SWEEP_INTERVAL.as_nanos() < REQUEST_TIMEOUT.as_nanos());
 
 /// One sweep looks at one connection, because each that is over costs some 60 us here, and as much where its client comes
 /// back from: two at once are a pause that others feel ...
@@ -58,24 +58,24 @@ pub const FIELDS_MAX: usize = 64;
 pub const BODY_BYTES_MAX: usize = 4 * 1024;
 
 /// From the first byte of a request to its last.
-pub const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a client may read nothing of an answer that does not fit into the socket.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection may be silent between requests, or before the first one.
-pub const IDLE_PATIENCE: Duration = Duration::from_secs(120);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long a connection that has just been made, and has sent nothing yet, has for that when a process ends.
-pub(crate) const FRESH_PATIENCE: Duration = Duration::from_millis(100);
+pub(crate) const FRESH_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A lingering close reads at most so much ...
 pub(crate) const LINGER_BYTES_MAX: usize = 64 * 1024;
 
 /// ... for at most so long.
-pub(crate) const LINGER_PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// One read of bytes that nobody wants.
+/// One read of unwanted bytes.
 pub(crate) const READ_BYTES: usize = 4 * 1024;
 
 /// How many connections a process may have with this memory limit.

@@ -131,7 +131,7 @@ impl Reply {
         } else if asker.is_old {
             put(b"\r\nconnection: keep-alive");
         }
-        // RFC 9110 section 8.6. Of an answer to HEAD that has no body here nobody knows how long it would be.
+        // RFC 9110 section 8.6. The length of a body is unknown where a backend left it out for HEAD.
         if self.status != StatusCode::NO_CONTENT && !(asker.is_head && self.body.is_empty()) {
             put(b"\r\ncontent-length: ");
             put(itoa::Buffer::new().format(self.body.len()).as_bytes());

@@ -30,7 +30,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// True for a request that may be carried out again although somebody may have done so already: reading changes
+    /// True for a request that may be carried out again although it may have been carried out already: reading changes
     /// nothing, and a payment is known by its id. Never a purge: done twice it would also wipe what was acknowledged in
     /// between.
     #[must_use]
@@ -191,7 +191,7 @@ impl Reader {
                 if body.is_some() {
                     return self.cut(&begun.head, at + len, body);
                 }
-                // Nobody needs it any more.
+                // It is not needed any more.
                 self.held.drain(at..at + len);
                 begun.has_body |= len > 0;
             }

@@ -26,9 +26,9 @@ use crate::connection::{Check, Connection, Event, Order, Phase};
 use crate::handoff::Place;
 use crate::head::NO_MEMORY;
 use crate::limits::{
-    ALONE_BYTES_MAX, ANSWERING_BYTES, FRESH_PATIENCE, HELD_BYTES_MAX_DEFAULT, IDLE_PATIENCE,
-    LINGER_BYTES_MAX, LINGER_PATIENCE, REQUEST_PATIENCE, SWEEP_INTERVAL, SWEEP_LAG_MS, SWEEP_MAX,
-    SWEEP_PAUSE, TURNED_AWAY_MAX, WRITE_TIMEOUT,
+    ALONE_BYTES_MAX, ANSWERING_BYTES, FRESH_TIMEOUT, HELD_BYTES_MAX_DEFAULT, IDLE_TIMEOUT, LINGER_BYTES_MAX,
+    LINGER_TIMEOUT, REQUEST_TIMEOUT, SWEEP_INTERVAL, SWEEP_LAG_MS, SWEEP_MAX, SWEEP_PAUSE, TURNED_AWAY_MAX,
+    WRITE_TIMEOUT,
 };
 use crate::reply::{Asker, Reply};
 use crate::request::{Refused, Request, Whole};
@@ -157,9 +157,9 @@ impl HeldBytes {
 pub enum Refusal {
     /// As many are served as may be.
     TooMany,
-    /// Nobody is there to serve it.
+    /// No api is there to serve it.
     NoApi,
-    /// Nobody is there to serve it, and one that was may have asked the store for its request.
+    /// No api is there to serve it, and an earlier one may have asked the store for its request.
     Unknown,
 }
 
@@ -240,7 +240,7 @@ impl Edge {
         H: Fn(Request) -> F,
         F: Future<Output = Reply>,
     {
-        // Made out here, so that they take no room in what the runtime keeps for every connection, and so that whoever drains
+        // Made out here, so that they take no room in what the runtime keeps for every connection, and so that a drain
         // from now on waits for it.
         let connection = Rc::new(Connection::new(stream, place));
         let this = Rc::clone(self);
@@ -275,7 +275,7 @@ impl Edge {
         let number = self.next.get();
         self.next.set(number + 1);
         connection.check.set(Check { at_ms: 0, number });
-        self.put(connection, Instant::now() + IDLE_PATIENCE);
+        self.put(connection, Instant::now() + IDLE_TIMEOUT);
         true
     }
 
@@ -382,7 +382,7 @@ impl Edge {
     fn await_client(&self, connection: &Rc<Connection>) {
         let (phase, since) = connection.phase_since();
         let over_at = match phase {
-            Phase::Receiving => Some(since + REQUEST_PATIENCE),
+            Phase::Receiving => Some(since + REQUEST_TIMEOUT),
             Phase::Answering => Some(since + WRITE_TIMEOUT),
             Phase::Idle | Phase::Handling => None,
         };
@@ -478,9 +478,9 @@ impl Edge {
             Event::Request(whole) => {
                 let Whole { request, is_last, is_old, .. } = *whole;
                 connection.on_request();
-                // Many small requests at once keep nobody else waiting for long.
+                // Many small requests of one client do not keep others waiting for long.
                 consume_budget().await;
-                // Nobody gets an answer whose client is another process's, or gone.
+                // No answer goes to a client that is gone or another process's.
                 if !request.is_repeatable() && connection.consume().is_err() {
                     return Some(Outcome::Ended);
                 }
@@ -533,7 +533,7 @@ impl Edge {
         poll_fn(|cx| connection.poll_write(cx)).await
     }
 
-    /// Ends connections that have been receiving a request, or idle, for too long; for ever. It is nobody's part: what keeps
+    /// Ends connections that have been receiving a request, or idle, for too long; for ever. What keeps
     /// a process from accepting must not keep it from this. In between it does `pause`, which returns after so long.
     pub async fn keep_time(&self, pause: impl AsyncFn(Duration)) {
         loop {
@@ -559,11 +559,11 @@ impl Edge {
             };
             let (phase, since) = connection.phase_since();
             let over_at = match phase {
-                Phase::Idle => since + IDLE_PATIENCE,
-                Phase::Receiving => since + REQUEST_PATIENCE,
+                Phase::Idle => since + IDLE_TIMEOUT,
+                Phase::Receiving => since + REQUEST_TIMEOUT,
                 Phase::Answering => since + WRITE_TIMEOUT,
                 // Whatever comes then has its time from then on.
-                Phase::Handling => now + IDLE_PATIENCE,
+                Phase::Handling => now + IDLE_TIMEOUT,
             };
             let is_over = over_at <= now;
             if is_over {
@@ -576,27 +576,27 @@ impl Edge {
     }
 
     /// Answers what has begun, closes what is idle, gives back to lb what it has handed off, and returns when no
-    /// connection is left or `patience` is over.
-    pub async fn drain(&self, patience: Duration) {
-        self.end_all(Last::Close, patience).await;
+    /// connection is left or `timeout` is over.
+    pub async fn drain(&self, timeout: Duration) {
+        self.end_all(Last::Close, timeout).await;
     }
 
     /// Answers what has begun and gives every connection at rest to `heir`, for another process; returns as
     /// [`Edge::drain`] does.
-    pub async fn release(&self, patience: Duration, heir: impl Fn(Stream) + 'static) {
+    pub async fn release(&self, timeout: Duration, heir: impl Fn(Stream) + 'static) {
         self.heir.replace(Some(Box::new(heir)));
-        self.end_all(Last::Release, patience).await;
+        self.end_all(Last::Release, timeout).await;
         self.heir.take();
     }
 
-    async fn end_all(&self, last: Last, patience: Duration) {
-        let until = Instant::now() + patience;
+    async fn end_all(&self, last: Last, limit: Duration) {
+        let until = Instant::now() + limit;
         // The runtime looks once more at what has come.
         yield_now().await;
         self.last_order.set(Some(last));
         self.waits_for_fresh.set(true);
         self.order_all(last);
-        if timeout(FRESH_PATIENCE.min(patience), self.until_empty()).await.is_err() {
+        if timeout(FRESH_TIMEOUT.min(limit), self.until_empty()).await.is_err() {
             self.waits_for_fresh.set(false);
             self.order_all(last);
             let _ = timeout_at(until, self.until_empty()).await;
@@ -622,7 +622,7 @@ impl Edge {
         if self.turned_away.get() < TURNED_AWAY_MAX {
             self.turned_away.set(self.turned_away.get() + 1);
             Box::pin(async {
-                let _ = timeout(LINGER_PATIENCE, stream.write_all(&why.answer())).await;
+                let _ = timeout(LINGER_TIMEOUT, stream.write_all(&why.answer())).await;
                 linger(&stream).await;
             })
             .await;
@@ -646,7 +646,7 @@ impl Refusal {
 /// Shuts down writing and reads until the client has seen it, so that its answer is not lost to a reset.
 async fn linger(stream: &Stream) {
     if stream.end_writing().is_ok() {
-        let _ = timeout(LINGER_PATIENCE, stream.drain(LINGER_BYTES_MAX)).await;
+        let _ = timeout(LINGER_TIMEOUT, stream.drain(LINGER_BYTES_MAX)).await;
     }
 }
 
@@ -711,7 +711,7 @@ mod tests {
         let edge = Rc::new(Edge::new(CONNECTIONS));
         let _clients = clients(&edge, CONNECTIONS);
         yield_now().await;
-        sweep_for(&edge, IDLE_PATIENCE - SWEEP_PAUSE).await;
+        sweep_for(&edge, IDLE_TIMEOUT - SWEEP_PAUSE).await;
         assert_eq!(edge.len(), CONNECTIONS);
         sweep_for(&edge, Duration::from_millis(SWEEP_LAG_MS)).await;
         let ended = (CONNECTIONS - edge.len()) as u64;
@@ -736,7 +736,7 @@ mod tests {
         for client in &mut asking {
             client.write_all(REQUEST).unwrap();
         }
-        sweep_for(&edge, REQUEST_PATIENCE - APART * SLOW).await;
+        sweep_for(&edge, REQUEST_TIMEOUT - APART * SLOW).await;
         for count in (0..SLOW).rev() {
             sweep_for(&edge, APART).await;
             let left = edge.len() - 20;
@@ -749,13 +749,13 @@ mod tests {
         let edge = Rc::new(Edge::new(1));
         let mut asking = clients(&edge, 1);
         for _ in 0..3 {
-            sweep_for(&edge, IDLE_PATIENCE - SWEEP_INTERVAL).await;
+            sweep_for(&edge, IDLE_TIMEOUT - SWEEP_INTERVAL).await;
             let (first, second) = REQUEST.split_at(5);
             asking[0].write_all(first).unwrap();
-            sweep_for(&edge, REQUEST_PATIENCE - SWEEP_INTERVAL).await;
+            sweep_for(&edge, REQUEST_TIMEOUT - SWEEP_INTERVAL).await;
             asking[0].write_all(second).unwrap();
         }
-        sweep_for(&edge, IDLE_PATIENCE - SWEEP_INTERVAL).await;
+        sweep_for(&edge, IDLE_TIMEOUT - SWEEP_INTERVAL).await;
         assert_eq!(edge.len(), 1);
         sweep_for(&edge, SWEEP_INTERVAL * 2).await;
         assert!(edge.is_empty());
@@ -767,11 +767,11 @@ mod tests {
         let (stream, mut client) = pair();
         client.write_all(REQUEST).unwrap();
         let handler = |request| async {
-            sleep(IDLE_PATIENCE * 3).await;
+            sleep(IDLE_TIMEOUT * 3).await;
             ok(request).await
         };
         tokio::task::spawn_local(edge.serve(stream, None, handler));
-        sweep_for(&edge, IDLE_PATIENCE * 4 - SWEEP_INTERVAL).await;
+        sweep_for(&edge, IDLE_TIMEOUT * 4 - SWEEP_INTERVAL).await;
         assert_eq!(edge.len(), 1);
         sweep_for(&edge, SWEEP_INTERVAL * 2).await;
         assert!(edge.is_empty());
@@ -958,9 +958,9 @@ mod tests {
         let mut both = clients(&edge, 2);
         both[0].write_all(&[REQUEST, b"\r\n"].concat()).unwrap();
         both[1].write_all(REQUEST).unwrap();
-        sweep_for(&edge, REQUEST_PATIENCE).await;
+        sweep_for(&edge, REQUEST_TIMEOUT).await;
         both[1].write_all(b"\r\n").unwrap();
-        sweep_for(&edge, IDLE_PATIENCE - REQUEST_PATIENCE - SWEEP_INTERVAL).await;
+        sweep_for(&edge, IDLE_TIMEOUT - REQUEST_TIMEOUT - SWEEP_INTERVAL).await;
         assert_eq!(edge.len(), 2);
         // It is no sign of life either.
         sweep_for(&edge, SWEEP_INTERVAL * 2).await;
@@ -977,7 +977,7 @@ mod tests {
         let clock = Rc::clone(&edge);
         tokio::task::spawn_local(async move { clock.keep_time(sleep).await });
         client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\n").unwrap();
-        sleep(REQUEST_PATIENCE - SWEEP_INTERVAL).await;
+        sleep(REQUEST_TIMEOUT - SWEEP_INTERVAL).await;
         client.write_all(b"Content-Length: 1\r\nExpect: 100-continue\r\n\r\n").unwrap();
         sleep(Duration::from_millis(1)).await;
         assert_eq!(edge.len(), 1);
@@ -987,7 +987,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
-    async fn a_client_with_many_requests_keeps_nobody_waiting() {
+    async fn a_client_with_many_requests_keeps_no_other_waiting() {
         const MANY: usize = 1_000;
         let edge = Rc::new(Edge::new(2));
         let answered = Rc::new(RefCell::new(Vec::new()));
@@ -1033,7 +1033,7 @@ mod tests {
         let mut both = clients(&edge, 2);
         let (mut silent, mut late) = (both.remove(0), both.remove(0));
         let write = async {
-            sleep(FRESH_PATIENCE / 2).await;
+            sleep(FRESH_TIMEOUT / 2).await;
             late.write_all(REQUEST).unwrap();
         };
         tokio::join!(edge.drain(Duration::from_secs(5)), write);

@@ -172,7 +172,7 @@ impl Stream {
         })
     }
 
-    /// Ends the connection, whoever else has a descriptor of it. It is taken out of our epoll first, because the
+    /// Ends the connection, even if another process has a descriptor of it. It is taken out of our epoll first, because the
     /// registration would stay as long as any of those descriptors does.
     pub(crate) fn close(self) {
         // A connection that is broken already needs no end.

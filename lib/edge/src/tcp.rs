@@ -36,7 +36,7 @@ nix::setsockopt_impl!(DeferAccept, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i3
 ///
 /// When more than [`BACKLOG`] are in their silent second, the kernel remembers nothing of those who come then (SYN cookies).
 /// They are accepted at once, but for as long as their cookie is good, a late acknowledgement of one that has gone can
-/// make a connection that nobody has. It is silent, and ends as one.
+/// make a connection without a peer. The idle timeout ends it.
 ///
 /// # Errors
 /// What the system says.

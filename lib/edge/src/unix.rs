@@ -1,6 +1,6 @@
 //! A Unix stream socket that is not woken when the other side reads.
 //!
-//! Whenever one side of a Unix socket reads, the kernel tells whoever watches the other side for room to write
+//! Whenever one side of a Unix socket reads, the kernel wakes a process that watches the other side for room to write
 //! (`unix_write_space`), and tokio's own stream watches for that all the time: a message then costs its sender a wake-up
 //! when it is read, in the middle of what its receiver does with it. TCP does so only after a write that found no room.
 //! Here too: what comes is watched always, room only from such a write until there is some.
@@ -39,7 +39,7 @@ impl UnixStream {
     /// # Errors
     /// What the system says; `WouldBlock` when too many wait there to be accepted.
     pub async fn connect(path: &Path) -> io::Result<Self> {
-        // tokio's connects without blocking, and nobody reads before that is done.
+        // tokio's connects without blocking, and no task reads before that is done.
         Self::from_std(tokio::net::UnixStream::connect(path).await?.into_std()?)
     }
 
@@ -130,7 +130,7 @@ impl UnixStream {
         self.note_room(self.socket.get_ref().write_vectored(parts))
     }
 
-    /// Where something was written there was room, and nobody watches for it any more.
+    /// A write has succeeded, so there is room, and no task watches for it any more.
     fn note_room(&self, written: io::Result<usize>) -> io::Result<usize> {
         if written.is_ok() {
             self.room.borrow_mut().take();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
-    async fn nobody_wakes_when_the_other_side_reads() {
+    async fn no_task_wakes_when_the_other_side_reads() {
         let (ours, mut theirs) = pair();
         let reader = thread::spawn(move || {
             for _ in 0..ROUNDS {

@@ -25,7 +25,7 @@ pub enum AmountError {
     /// A digit other than zero beyond the second decimal.
     #[error("amount must have at most 2 decimals")]
     TooPrecise,
-    /// Above [`AMOUNT_MAX`], or written in a way that nobody writes an amount.
+    /// Above [`AMOUNT_MAX`], or written in a way that no client writes an amount.
     #[error("amount must be at most 999999999.99")]
     TooLarge,
     /// Not a JSON number.

@@ -32,7 +32,7 @@ pub struct LogFlags {
     /// Form of the log lines on standard error
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text, global = true)]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, or a filter such as info,store=debug
+    /// Log level: error, warn, info, debug, or a filter such as info,store=debug
     #[arg(long, env = "LOG_LEVEL", default_value = "info", global = true)]
     pub log_level: String,
 }

@@ -66,7 +66,7 @@ impl Apis {
         self.0.get_mut(&api).map(|known| known.heard_us = now.us).is_some()
     }
 
-    /// Nobody was listened to.
+    /// No api was read for a while.
     pub(super) fn note_all_heard(&mut self, now: Now) {
         self.0.values_mut().for_each(|known| known.heard_us = now.us);
     }
@@ -117,7 +117,7 @@ impl Apis {
         reported.sequence = reported.sequence.max(sequence);
     }
 
-    /// Acknowledges reports to whoever is spoken to anyway, or drains, or has waited: a message of its own would only wake
+    /// Acknowledges reports of each api that gets a message anyway, or drains, or has waited: a message of its own would only wake
     /// its receiver.
     pub(super) fn acknowledge(&mut self, now: Now, effects: &mut Effects) {
         for (&api, known) in &mut self.0 {

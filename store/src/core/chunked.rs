@@ -4,7 +4,7 @@
 //! while it does. This one grows by a chunk of [`CHUNK_LEN`] entries: the pause and the waste are bounded by one chunk.
 //!
 //! A frozen copy ([`Chunked::freeze`]) shares the full chunks and copies the one at the end, at most 512 KiB or some 50 us.
-//! While it lives, the first change of a shared chunk copies that chunk; chunks that nobody changes are never copied.
+//! While it lives, the first change of a shared chunk copies that chunk; unchanged chunks are never copied.
 //! That is how a snapshot is taken of a million payments while they go on living.
 //!
 //! The chunk at the end is not shared with anybody, so that to change it takes no atomic instruction: one would wait for

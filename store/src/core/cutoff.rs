@@ -5,7 +5,7 @@
 //! sent such that it is not recorded just then.
 //!
 //! It knows one reader. Several who compare at different times are taken for one with a period of its own; what goes out
-//! then may straddle a cut-off as if none were known, which costs a difference in somebody's books for a moment, never
+//! then may straddle a cut-off as if none were known, which costs a difference in a comparison for a moment, never
 //! a payment.
 
 /// Comparisons closer than this are one: several readers, or one who asks again.

@@ -19,7 +19,7 @@ impl<R: Read> Fields<R> {
         Self { rest, left }
     }
 
-    /// Bytes that nobody has taken.
+    /// Bytes that are not read yet.
     pub(super) fn left(&self) -> u64 {
         self.left
     }

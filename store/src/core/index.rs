@@ -28,7 +28,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty table whose hash nobody can foresee who does not know `key`.
+    /// An empty table whose hash cannot be foreseen without `key`.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
         Self { shards: (0..SHARDS).map(|_| HashTable::new()).collect(), key }

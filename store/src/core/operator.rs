@@ -27,8 +27,8 @@ const PAGE_LEN: usize = 200;
 
 const _: () = assert!(PAGE_LEN * 320 <= wire::frame::FRAME_BYTES_MAX);
 
-/// Payments that are looked at for one page, a quarter of a millisecond: whoever settles payments does not wait for
-/// somebody who reads lists.
+/// Payments that are looked at for one page, a quarter of a millisecond: payments do not wait for a
+/// reader of lists.
 const SCAN_LEN: u32 = 65_536;
 
 /// Why nothing was decided.

@@ -116,7 +116,7 @@ pub enum Record {
         /// The payment.
         id: PaymentId,
     },
-    /// An operator sends a dead letter again, as if nobody had refused it.
+    /// An operator sends a dead letter again, as if no processor had refused it.
     Revived {
         /// The payment.
         ordinal: Ordinal,

@@ -23,7 +23,7 @@
 //! Policy ([`Router::route`]), in this order; docs/routing.md has the figures behind it.
 //! 1. The processor with the lower fee, while it is usable and has room; late, if that is worthwhile.
 //! 2. Wait for it, because a payment settled late costs nothing and one settled at the dear processor costs the
-//!    difference of the fees: as many payments as are worth holding (`hold_max`), and more of them for `patience_ms`,
+//!    difference of the fees: as many payments as are worth holding (`hold_max`), and more of them for `hold_timeout_ms`,
 //!    but never more than may be lost (`risk_max`).
 //! 3. The dear processor, for what is beyond that, and a canary now and then that shows whether it could.
 //! 4. When neither answers within the margin for a while (`is_late_time`): one of the slow ones, late.
@@ -46,7 +46,7 @@ use arrivals::Arrivals;
 use belief::Belief;
 pub use belief::REFUSALS_MAX;
 pub use belief::{State, Why};
-pub use config::{DISPATCH_PER_S, LATE_PATIENCE_MS, OPEN_MAX, RouterConfig};
+pub use config::{DISPATCH_PER_S, LATE_AFTER_MS, OPEN_MAX, RouterConfig};
 use pace::Pace;
 use recent::Recent;
 use wire::frame::{Outcome, Report};
@@ -111,7 +111,7 @@ impl Router {
         self.dear_before = self.dear_before.clamp(self.dear.before(), self.dear.total());
     }
 
-    /// Somebody compares the books: a summary with both bounds.
+    /// A client compares the books: it asked for a summary with both bounds.
     pub fn note_comparison(&mut self, now_us: u64) {
         self.cutoffs.note(now_us);
     }
@@ -128,7 +128,7 @@ impl Router {
         self.beliefs[processor].shown
     }
 
-    /// True when something `waits` and may be handed out now: nobody has just come, or it has been deferred for long enough.
+    /// True when a payment `waits` and may be dispatched now: no payment has just been accepted, or the wait was long enough.
     pub fn is_time(&mut self, waits: bool, now_us: u64) -> bool {
         if !waits {
             self.pace.defer_nothing();
@@ -145,7 +145,7 @@ impl Router {
 
     /// Takes a token of the pace. False when the pace forbids a dispatch now.
     pub fn take_token(&mut self, now_us: u64) -> bool {
-        // The pace is for those who are being answered; when payments have stopped coming nobody is.
+        // The pace protects clients that are being answered. When payments have stopped, there are none.
         self.arrivals.have_stopped() || self.pace.take_token(now_us)
     }
 
@@ -227,7 +227,7 @@ impl Router {
             } else if belief.unusable_since_us.is_none() {
                 belief.unusable_since_us = Some(now_us);
                 belief.useful_since_us = None;
-                // What there was of patience belongs to the outage before.
+                // What there was of timeout belongs to the outage before.
                 self.excess_since_us = self.excess_since_us.filter(|_| processor != self.config.preferred);
                 if processor == self.config.preferred {
                     self.dear_before = self.dear.total();

@@ -103,7 +103,7 @@ impl Flusher {
                 state = self.wake.wait(state).expect("the store does not panic with the lock");
             }
             if durability == Durability::Process && !state.finishing {
-                // The pace of the flushes, not a wait for an event: whoever wakes it early finds it asleep again.
+                // The pace of the flushes, not a wait for an event: an early wake-up finds it asleep again.
                 let (slept, _) = self
                     .wake
                     .wait_timeout_while(state, FLUSH_INTERVAL, |state| !state.finishing)
@@ -135,7 +135,7 @@ impl Flusher {
 /// Invariant 24: no further answer, no second try.
 pub fn end_process(what: &str, error: &io::Error) -> ! {
     tracing::error!(
-        "the log failed to {what}: {error}; the store ends, because nobody knows what the disk holds now"
+        "the log failed to {what}: {error}; the store ends, because what the disk holds is unknown now"
     );
     wire::stderr::flush();
     std::process::exit(74)

@@ -70,6 +70,13 @@ impl Binaries {
         Self::find(Some(&target.executables()), None).await
     }
 
+    /// The profile that cargo built them in, if the name of their folder tells it.
+    #[must_use]
+    pub fn profile(&self) -> Option<&'static str> {
+        let name = self.dir.file_name()?;
+        ["debug", "quick", "release", "profiling"].into_iter().find(|profile| name == *profile)
+    }
+
     /// The folder of the processes' executables.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -7,7 +7,7 @@
 //! What counts as the duration of a request is what k6 counts: from before the first byte is written until the answer
 //! is complete, without connecting. A connection that the other side closed while it was idle is replaced before
 //! anything is written, as k6 does; one that breaks later is a failed request, and so is an answer that is not complete
-//! within the client's patience (the judge gives up after [`PATIENCE`]).
+//! within the client's timeout (the judge gives up after [`TIMEOUT`]).
 //!
 //! Bounds: a head has at most [`HEAD_FIELDS_MAX`] fields and [`HEAD_BYTES_MAX`] bytes, a body [`BODY_BYTES_MAX`].
 //! Beyond them an answer is malformed.
@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// Every request of the judge gives up after this (CONTRACT section 3).
-pub const PATIENCE: Duration = Duration::from_millis(1_500);
+pub const TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Fields of an answer's head; servers send about five.
 pub const HEAD_FIELDS_MAX: usize = 32;
@@ -40,7 +40,7 @@ const BUFFER_BYTES: usize = 1024;
 #[derive(Debug)]
 pub struct Client {
     endpoint: Endpoint,
-    patience: Duration,
+    timeout: Duration,
     stream: Option<TcpStream>,
     buffer: BytesMut,
     /// Connections made, the first one included.
@@ -108,9 +108,9 @@ struct Head {
 impl Client {
     /// A client without a connection; the first request makes one.
     #[must_use]
-    pub fn new(endpoint: Endpoint, patience: Duration) -> Self {
+    pub fn new(endpoint: Endpoint, timeout: Duration) -> Self {
         let buffer = BytesMut::with_capacity(BUFFER_BYTES);
-        Self { endpoint, patience, stream: None, buffer, connects: 0 }
+        Self { endpoint, timeout, stream: None, buffer, connects: 0 }
     }
 
     /// What the Host field of its requests says.
@@ -124,8 +124,8 @@ impl Client {
     /// # Errors
     /// [`Failure`]; the connection is given up then.
     pub async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>, Failure> {
-        let patience = self.patience;
-        let outcome = match timeout(patience, self.attempt(request)).await {
+        let limit = self.timeout;
+        let outcome = match timeout(limit, self.attempt(request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::TimedOut),
         };
@@ -322,7 +322,7 @@ mod tests {
     }
 
     async fn ask(pieces: Vec<&'static [u8]>) -> Result<(u16, Vec<u8>), Failure> {
-        let mut client = Client::new(server(vec![pieces]).await, PATIENCE);
+        let mut client = Client::new(server(vec![pieces]).await, TIMEOUT);
         let answer = client.exchange(&request("GET", "/", "here", None, "")).await?;
         Ok((answer.status, answer.body.to_vec()))
     }
@@ -368,20 +368,20 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
-    async fn a_silent_server_costs_the_patience_and_the_connection() {
+    async fn a_silent_server_costs_the_timeout_and_the_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = Client::new(listener.local_addr().unwrap().into(), PATIENCE);
+        let mut client = Client::new(listener.local_addr().unwrap().into(), TIMEOUT);
         let began = Instant::now();
         let outcome = client.exchange(b"GET / HTTP/1.1\r\n\r\n").await.map(|answer| answer.status);
         assert!(matches!(outcome, Err(Failure::TimedOut)), "{outcome:?}");
-        assert!(began.elapsed() >= PATIENCE && began.elapsed() < 2 * PATIENCE);
+        assert!(began.elapsed() >= TIMEOUT && began.elapsed() < 2 * TIMEOUT);
         assert!(client.stream.is_none());
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_connection_is_used_again_until_the_server_closes_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = Client::new(listener.local_addr().unwrap().into(), PATIENCE);
+        let mut client = Client::new(listener.local_addr().unwrap().into(), TIMEOUT);
         let (closed_tx, closed_rx) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
             let (mut first, _) = listener.accept().await.unwrap();
@@ -412,7 +412,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_server_that_announces_the_end_is_left() {
         let last: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nConnection: close\r\n\r\nok";
-        let mut client = Client::new(server(vec![vec![last], vec![OK]]).await, PATIENCE);
+        let mut client = Client::new(server(vec![vec![last], vec![OK]]).await, TIMEOUT);
         for expected in 1..=2 {
             assert_eq!(client.exchange(b"GET / HTTP/1.1\r\n\r\n").await.unwrap().body, b"ok");
             assert_eq!(client.connects, expected);

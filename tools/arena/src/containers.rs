@@ -19,7 +19,7 @@ use tokio::process::Command;
 const PROJECT: &str = "espora-fight";
 
 /// How long the containers may take to end.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Processes of the entry, as its services are called.
 const SERVICES: [&str; 4] = ["lb", "api1", "api2", "store"];
@@ -141,8 +141,8 @@ impl Containers {
     /// # Errors
     /// When the engine does not do it.
     pub async fn stop(self) -> anyhow::Result<()> {
-        let patience = STOP_PATIENCE.as_secs().to_string();
-        self.run("compose", &["down", "--volumes", "--timeout", &patience])
+        let timeout = STOP_TIMEOUT.as_secs().to_string();
+        self.run("compose", &["down", "--volumes", "--timeout", &timeout])
             .await
             .with_context(|| format!("containers may be left: docker ps --filter name={PROJECT}"))
     }

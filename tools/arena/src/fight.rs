@@ -190,6 +190,7 @@ struct Ground {
     sides: Sides,
     own: Option<(Rc<Stack>, RunDir)>,
     limits: Option<Limits>,
+    profile: Option<&'static str>,
 }
 
 impl Ground {
@@ -204,12 +205,13 @@ impl Ground {
             let theirs = [&args.processor_default, &args.processor_fallback];
             let theirs = PerProcessor([Endpoint::find(theirs[0]).await?, Endpoint::find(theirs[1]).await?]);
             let sides = Sides { ours: Endpoint::find(target).await?, theirs, token: args.token.clone() };
-            return Ok(Self { sides, own: None, limits: None });
+            return Ok(Self { sides, own: None, limits: None, profile: None });
         }
         let binaries = Binaries::find(args.stack.bin_dir.as_deref(), args.stack.checkout().as_ref()).await?;
         let limits = args.limits.then(|| Limits::make(&args.split, args.stack.apis)).transpose()?;
         let binaries = binaries.confined(limits.as_ref().map(Limits::entrances).unwrap_or_default());
         let run_dir = RunDir::new(args.stack.run_dir.as_deref())?;
+        let profile = binaries.profile();
         let config = StackConfig {
             fee_percent: plan.fee_percent,
             audit_margin_ms: plan.audit.margin_ms,
@@ -219,7 +221,7 @@ impl Ground {
         let stack = Stack::start(&config, terminal).await?;
         let theirs = PerProcessor(stack.theirs.0.map(Endpoint::from));
         let sides = Sides { ours: stack.ours.into(), theirs, token: config.token };
-        Ok(Self { sides, own: Some((Rc::new(stack), run_dir)), limits })
+        Ok(Self { sides, own: Some((Rc::new(stack), run_dir)), limits, profile })
     }
 
     async fn fight(
@@ -252,7 +254,8 @@ impl Ground {
             Box::pin(Reckoning::make(&self.sides, &posted, judge.plan.amount, DRAIN_TIMEOUT)).await?;
         let exits = self.own.as_ref().map(|(stack, _)| stack.exits()).unwrap_or_default();
         let ended = exits.into_iter().map(ended).collect();
-        Ok(Report { containers: used, ..Report::new(&judge, &end, &reckoning, killed.take(), ended) })
+        let report = Report::new(&judge, &end, &reckoning, killed.take(), ended);
+        Ok(Report { containers: used, profile: self.profile, ..report })
     }
 
     async fn leave(self, is_evidence: bool, terminal: &Terminal) {

@@ -10,7 +10,7 @@
 //! between is not known, and the clairvoyant gets the benefit.
 
 use crate::audit::{Audit, Auditor};
-use crate::client::{Client, PATIENCE};
+use crate::client::{Client, TIMEOUT};
 use crate::endpoint::Endpoint;
 use crate::sides::{AskError, Ours, TheirSum, Theirs};
 use crate::tally::Tally;
@@ -76,16 +76,16 @@ pub struct End {
 }
 
 impl Sides {
-    /// The entry, asked with the judge's patience and without entering it anywhere.
+    /// The entry, asked with the judge's timeout and without entering it anywhere.
     #[must_use]
     pub fn ours(&self, tally: Option<Rc<Tally>>) -> Ours {
-        Ours::new(self.ours.clone(), PATIENCE, tally)
+        Ours::new(self.ours.clone(), TIMEOUT, tally)
     }
 
     /// A processor, asked the same way.
     #[must_use]
     pub fn theirs(&self, processor: Processor, tally: Option<Rc<Tally>>) -> Theirs {
-        Theirs::new(self.theirs[processor].clone(), &self.token, PATIENCE, tally)
+        Theirs::new(self.theirs[processor].clone(), &self.token, TIMEOUT, tally)
     }
 
     /// Makes both processors quick and well.
@@ -150,7 +150,7 @@ impl Judge {
         let mut users = JoinSet::new();
         let request = PaymentRequest::new(&self.sides.ours.host, self.plan.amount);
         for begin in self.plan.user_starts() {
-            let client = Client::new(self.sides.ours.clone(), PATIENCE);
+            let client = Client::new(self.sides.ours.clone(), TIMEOUT);
             let user = User { client, request: request.clone(), tally: Rc::clone(&self.tally) };
             users.spawn_local(user.run(self.start + begin, end));
         }

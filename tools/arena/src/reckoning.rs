@@ -30,8 +30,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause between two looks.
 const DRAIN_PAUSE: Duration = Duration::from_millis(200);
 
-/// A page of rows may take longer than the judge's patience.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A page of rows may take longer than the judge's timeout.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The outcome of the check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,9 +147,9 @@ struct Books {
 impl Books {
     fn new(sides: &Sides) -> Self {
         let theirs =
-            |processor: Processor| Theirs::new(sides.theirs[processor].clone(), &sides.token, PATIENCE, None);
+            |processor: Processor| Theirs::new(sides.theirs[processor].clone(), &sides.token, TIMEOUT, None);
         Self {
-            ours_side: Ours::new(sides.ours.clone(), PATIENCE, None),
+            ours_side: Ours::new(sides.ours.clone(), TIMEOUT, None),
             theirs_side: PerProcessor::from_fn(theirs),
             ours: PerProcessor::default(),
             sums: PerProcessor::default(),

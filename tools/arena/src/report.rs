@@ -64,6 +64,8 @@ pub struct Report {
     pub plan: Plan,
     /// When it began.
     pub started_at: String,
+    /// The profile that cargo built the processes in; `None` for containers, an installation or a foreign target.
+    pub profile: Option<&'static str>,
     /// Users' payments and what became of them.
     pub requests: Requests,
     /// Latency of accepted payments.
@@ -181,6 +183,7 @@ impl Report {
         Self {
             plan: (*judge.plan).clone(),
             started_at: judge.start_wall.to_string(),
+            profile: None,
             requests: Requests {
                 posted: tally.posted_count(),
                 accepted: tally.accepted_count(),
@@ -325,10 +328,18 @@ impl FaultLists {
     }
 }
 
+/// How a fight is played with the build that figures are taken with.
+const FIGURES: &str = "cargo run --release -p arena -- fight ...";
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan { name, users, .. } = &self.plan;
         row(f, "plan", format_args!("{name}, {users} users, begun {}", self.started_at))?;
+        match self.profile {
+            Some("release") => row(f, "build", "release")?,
+            Some(profile) => row(f, "build", format_args!("{profile}; for a figure that counts: {FIGURES}"))?,
+            None => (),
+        }
         self.write_score(f)?;
         self.write_requests(f)?;
         self.write_audits(f)?;
@@ -485,6 +496,7 @@ mod tests {
         let fees = PerProcessor([5.0, 15.0]);
         Report {
             plan: Plan::preview(),
+            profile: Some("release"),
             started_at: "2025-07-15T12:34:56.000Z".into(),
             requests: Requests { posted: 1_002, accepted: 1_000, failed, users: 9, connections: 9 },
             post: Latency { count: 1_000, p50_ms: 0.5, p99_ms: 1.0, p999_ms: 2.0, max_ms: 3.0 },
@@ -549,6 +561,7 @@ mod tests {
     fn the_table_tells_everything_that_decides() {
         let expected = "\
 plan          preview, 550 users, begun 2025-07-15T12:34:56.000Z
+build         release
 score               21492.00
   gross             19900.00
   fees               1990.00

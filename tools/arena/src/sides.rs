@@ -81,10 +81,10 @@ pub struct Row {
 }
 
 impl Ours {
-    /// The entry at `endpoint`, asked with this patience.
+    /// The entry at `endpoint`, asked with this timeout.
     #[must_use]
-    pub fn new(endpoint: Endpoint, patience: Duration, tally: Option<Rc<Tally>>) -> Self {
-        Self { client: Client::new(endpoint, patience), tally }
+    pub fn new(endpoint: Endpoint, timeout: Duration, tally: Option<Rc<Tally>>) -> Self {
+        Self { client: Client::new(endpoint, timeout), tally }
     }
 
     /// `GET /payments-summary`.
@@ -121,10 +121,10 @@ impl Ours {
 }
 
 impl Theirs {
-    /// The processor at `endpoint`, asked with this patience.
+    /// The processor at `endpoint`, asked with this timeout.
     #[must_use]
-    pub fn new(endpoint: Endpoint, token: &str, patience: Duration, tally: Option<Rc<Tally>>) -> Self {
-        Self { client: Client::new(endpoint, patience), token: token.into(), tally }
+    pub fn new(endpoint: Endpoint, token: &str, timeout: Duration, tally: Option<Rc<Tally>>) -> Self {
+        Self { client: Client::new(endpoint, timeout), token: token.into(), tally }
     }
 
     /// `GET /admin/payments-summary`.

@@ -15,7 +15,7 @@
 use crate::binaries::Binaries;
 use crate::checkout::{CargoVariables, Checkout};
 use crate::child::{Child, Exit, LIFE_MIN, Spec, Stopped};
-use crate::client::PATIENCE;
+use crate::client::TIMEOUT;
 use crate::endpoint::Endpoint;
 use crate::sides::Ours;
 use crate::terminal::Terminal;
@@ -318,10 +318,10 @@ async fn unless_one_ends(
     exits: &mut mpsc::Receiver<Exit>,
     ready: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let patience = READY_TIMEOUT.as_secs();
+    let limit_s = READY_TIMEOUT.as_secs();
     tokio::select! {
         outcome = timeout(READY_TIMEOUT, ready) => {
-            outcome.with_context(|| format!("not ready after {patience} s; --verbose shows what the children write"))
+            outcome.with_context(|| format!("not ready after {limit_s} s; --verbose shows what the children write"))
         }
         Some(exit) = exits.recv() => bail!(ended(&exit, "not everything was ready yet")),
     }
@@ -455,7 +455,7 @@ impl<'a> Layout<'a> {
 
     /// Every api has its socket, and a request that goes the whole way finds the system well.
     async fn everything_answers(&self) {
-        let mut ours = Ours::new(Endpoint::from(self.ours), PATIENCE, None);
+        let mut ours = Ours::new(Endpoint::from(self.ours), TIMEOUT, None);
         let has_socket =
             |name: String| wire::socket::backend_path(&sockets(&self.config.run_dir), &name).exists();
         while !self.api_names().all(has_socket) || ours.health().await.is_err() {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wire::PaymentId;
 
-/// The longest latency that is told apart, in microseconds: twenty times the judge's patience.
+/// The longest latency that is told apart, in microseconds: twenty times the judge's timeout.
 const LATENCY_US_MAX: u64 = 30_000_000;
 
 /// Latencies are kept to three significant digits, so below 2 ms to the microsecond.

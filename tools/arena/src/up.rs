@@ -11,6 +11,7 @@ use crate::stack::StackArgs;
 use crate::stack::{Stack, StackConfig, TOKEN};
 use crate::terminal::{self, Terminal};
 use clap::Args;
+use contest::plan::Plan;
 use std::fmt::Write;
 use std::process::ExitCode;
 use wire::{PaymentId, PerProcessor, Processor};
@@ -28,13 +29,13 @@ pub struct UpArgs {
     #[arg(long, value_name = "PORT", default_value_t = 8002)]
     pub port_fallback: u16,
     /// What the default processor keeps of a payment, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = Plan::preview().fee_percent[Processor::Default])]
     pub fee_default: f64,
     /// What the fallback processor keeps of a payment, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 15.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = Plan::preview().fee_percent[Processor::Fallback])]
     pub fee_fallback: f64,
     /// How long a payment may be in flight before an audit can miss it
-    #[arg(long, value_name = "MS", default_value_t = 1_500)]
+    #[arg(long, value_name = "MS", default_value_t = Plan::preview().audit.margin_ms)]
     pub audit_margin_ms: u64,
 }
 

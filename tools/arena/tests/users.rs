@@ -2,7 +2,7 @@
 //!
 //! Time is tokio's and stands still while anything is left to do, so a run of many seconds takes none.
 
-use arena::client::{Client, PATIENCE};
+use arena::client::{Client, TIMEOUT};
 use arena::tally::{Fate, Tally};
 use arena::user::{PaymentRequest, User};
 use std::cell::RefCell;
@@ -77,7 +77,7 @@ async fn run(reactions: Vec<Reaction>, end: Duration) -> (Rc<Tally>, Vec<Payment
     let (addr, ids) = server(reactions).await;
     let start = Instant::now();
     let tally = Rc::new(Tally::new(start, 16, 1));
-    let client = Client::new(addr.into(), PATIENCE);
+    let client = Client::new(addr.into(), TIMEOUT);
     let request = PaymentRequest::new(&addr.to_string(), Cents(1_990));
     let user = User { client, request, tally: Rc::clone(&tally) };
     user.run(start, start + end).await;
@@ -116,11 +116,11 @@ async fn a_refusal_and_an_unknown_outcome_are_told_apart() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn silence_costs_the_patience_and_a_second_and_the_next_payment_goes_over_a_new_connection() {
+async fn after_a_timeout_and_a_second_the_next_payment_goes_over_a_new_connection() {
     let (tally, ids, took) = run(vec![Silence, Answer(ACCEPTED)], Duration::from_millis(3_000)).await;
     assert_eq!(fates(&tally), [Fate::Unknown, Fate::Accepted]);
     assert_eq!((ids.len(), tally.connects.get()), (2, 2));
-    assert!(took >= Duration::from_millis(3_500), "1.5 s of patience and two sleeps: {took:?}");
+    assert!(took >= Duration::from_millis(3_500), "1.5 s of timeout and two sleeps: {took:?}");
     assert_eq!(tally.failures().get("timed out"), Some(&1));
 }
 
@@ -140,7 +140,7 @@ async fn nobody_listening_is_a_failed_request() {
     let start = Instant::now();
     let tally = Rc::new(Tally::new(start, 1, 1));
     let request = PaymentRequest::new("nobody", Cents(1));
-    let user = User { client: Client::new(addr.into(), PATIENCE), request, tally: Rc::clone(&tally) };
+    let user = User { client: Client::new(addr.into(), TIMEOUT), request, tally: Rc::clone(&tally) };
     user.run(start, start + Duration::from_millis(500)).await;
     assert_eq!(tally.failures().get("not connected"), Some(&1));
     assert_eq!(fates(&tally), [Fate::Unknown]);

@@ -121,17 +121,19 @@ pub async fn bench(measurement: Measurement, envs: Vec<(String, String)>) -> any
     let run_dir = RunDir::new(how.run_dir.as_deref())?;
     wire::socket::raise_descriptor_limit();
     let (dir, terminal) = (run_dir.path().to_owned(), Terminal::default());
+    let build = format!("build: {}", binaries.profile().unwrap_or("not by cargo"));
     let ground = Ground { binaries, dir, turns: how.turns, envs, terminal };
     let (measured_tx, measured) = oneshot::channel();
     thread::Builder::new().name("measure".into()).spawn(move || {
         // After a signal nothing waits for it any more.
         let _ = measured_tx.send(measurement.measure(&ground));
     })?;
-    let comparisons = tokio::select! {
+    let mut comparisons = tokio::select! {
         comparisons = measured => comparisons.context("the measurement broke off")??,
         // On a signal the measurement is left as it is; its processes end with us.
         () = signals.received() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
     };
+    comparisons.iter_mut().for_each(|comparison| comparison.notes.push(build.clone()));
     if let Some(path) = &how.json {
         write_json(&comparisons, path)?;
     }

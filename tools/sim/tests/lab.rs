@@ -64,7 +64,7 @@ fn a_processor_that_stalls_gets_a_few_tens_of_payments_before_the_router_knows()
     let plan = plan(&[(1_000, WELL), (20_000, stalled)]);
     // What it gets knowingly, late rather than dear elsewhere, does not count.
     let router = RouterConfig::for_fees(plan.fee_percent, plan.audit.margin_ms);
-    let lived = live_with(&plan, RouterConfig { late_patience_ms: u64::from(u32::MAX), ..router }, 1, false);
+    let lived = live_with(&plan, RouterConfig { late_after_ms: u64::from(u32::MAX), ..router }, 1, false);
     let unknowing =
         lived.rows[DEFAULT].iter().filter(|row| (20_000..22_000).contains(&row.requested_ms)).count();
     assert!(unknowing <= 40, "{unknowing} of 400");

@@ -197,7 +197,7 @@ pub enum Health {
         /// Its delay in milliseconds.
         min_response_ms: u32,
     },
-    /// 429: somebody else asked within the window.
+    /// 429: another client asked within the window.
     Busy,
     /// No usable answer in time.
     Unanswered,

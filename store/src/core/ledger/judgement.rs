@@ -18,7 +18,7 @@ pub enum Subject {
     /// One that a purge left behind.
     Tombstone,
     /// None that could still change.
-    Nobody,
+    NoPayment,
 }
 
 impl Ledger {
@@ -66,7 +66,7 @@ impl Ledger {
         if self.tombstones.contains_key(&report.id) {
             return Subject::Tombstone;
         }
-        let Some(ordinal) = self.find(report.id) else { return Subject::Nobody };
+        let Some(ordinal) = self.find(report.id) else { return Subject::NoPayment };
         // An attempt from before a purge, on a payment that was settled then, says nothing about the one that bears its id
         // now; unless this one was born pinned to it.
         let is_of_this_world = is_inquiry || report.attempt.0 >= self.world_first_attempt;
@@ -74,7 +74,7 @@ impl Ledger {
         if is_of_this_world || self.flights.get(&ordinal).is_some_and(is_inherited) {
             Subject::Payment(ordinal)
         } else {
-            Subject::Nobody
+            Subject::NoPayment
         }
     }
 
@@ -84,7 +84,7 @@ impl Ledger {
         match subject {
             Subject::Payment(ordinal) => self.judge_payment(ordinal, report),
             Subject::Tombstone => self.judge_tombstone(report),
-            Subject::Nobody => Vec::new(),
+            Subject::NoPayment => Vec::new(),
         }
     }
 

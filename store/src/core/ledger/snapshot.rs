@@ -157,7 +157,7 @@ impl Ledger {
         Some(flights)
     }
 
-    /// Who waits follows from where everybody stands. Payments at the end that nobody ever took are a range.
+    /// The queue follows from the states of the payments. Payments at the end that were never dispatched are a range.
     fn rebuild_queue(&mut self) {
         let is_untouched = |payment: &Payment| {
             payment.standing == Standing::Queued && payment.refused == 0 && payment.slot == NO_SLOT

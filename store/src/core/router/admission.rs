@@ -12,7 +12,7 @@ const CANARY_INTERVAL_MS: u64 = 100;
 /// How many canaries one processor may owe an answer before the next one waits for [`HUNG_INTERVAL_MS`].
 const CANARIES_OPEN_MAX: usize = 4;
 
-/// Between two canaries to a processor that owes an answer to so many: they may be lost where nobody says so.
+/// Between two canaries to a processor that owes an answer to so many: they may be lost without a sign.
 const HUNG_INTERVAL_MS: u64 = 2_000;
 
 /// A canary that takes its delay and this much more must still be inside the audit margin.

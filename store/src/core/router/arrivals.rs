@@ -1,7 +1,7 @@
 //! How payments come in, to notice when they stop: then the end may be near.
 //!
 //! A silence is a pause several times as long as the longest of late. Time in which this process itself did not run is not
-//! part of it, because nobody could have been heard then.
+//! part of it, because no payment could have been heard then.
 
 /// A pause so many times as long as the longest of late is a silence.
 const SILENCE_PAUSES: u64 = 3;

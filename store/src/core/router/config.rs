@@ -12,7 +12,7 @@ const WAITING_MAX: usize = 500;
 /// delay of a second it settles as many a second as are open.
 pub const OPEN_MAX: usize = 768;
 
-/// Calls that may be out at a processor together with those that dead apis left behind, so that its limiter turns nobody
+/// Calls that may be out at a processor together with those that dead apis left behind, so that its limiter turns none
 /// away.
 pub(super) const OUT_MAX: usize = 1_280;
 
@@ -26,14 +26,14 @@ pub const DISPATCH_PER_S: u32 = 4_000;
 const SILENCE_MS: u64 = 100;
 
 /// How long a processor must have been of no use before payments are sent to one that answers late.
-pub const LATE_PATIENCE_MS: u64 = 300;
+pub const LATE_AFTER_MS: u64 = 300;
 
 /// What the difference of the fees must be worth, beside what the dear processor leaves of a payment, for holding back
 /// all that could still be settled after the last payment; half of that: half of it.
 const HOLD_ALL_AT: f64 = 0.25;
 
 /// How long what is beyond that waits, when the difference of the fees is worth what the dear processor leaves.
-const PATIENCE_MS_AT_ONE: f64 = 30_000.0;
+const HOLD_TIMEOUT_MS_AT_ONE: f64 = 30_000.0;
 
 /// How much of what the payments of the last minutes are worth may be at risk by holding.
 const RISK_SHARE: f64 = 0.25;
@@ -58,10 +58,10 @@ pub struct RouterConfig {
     /// The difference of the fees over what the dear one leaves of a payment.
     pub stake: f64,
     /// How long more than that waits for the preferred processor before the other one gets it, in milliseconds.
-    pub patience_ms: u64,
+    pub hold_timeout_ms: u64,
     /// How long a processor must have been of no use before payments go to one that answers late, in milliseconds; longer
-    /// while nobody knows when the books are compared next.
-    pub late_patience_ms: u64,
+    /// while the time of the next comparison is unknown.
+    pub late_after_ms: u64,
     /// Without a payment for so long, in milliseconds, the end may be near; longer where longer pauses are usual.
     pub silence_ms: u64,
     /// Dispatches a second while a queue drains.
@@ -81,15 +81,15 @@ impl RouterConfig {
         let [default, fallback] = fee_percent.0;
         let stake = (fallback - default).abs() / (100.0 - fallback.max(default)).max(1.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 3,000,000")]
-        let patience_ms = (stake * PATIENCE_MS_AT_ONE) as u64;
+        let hold_timeout_ms = (stake * HOLD_TIMEOUT_MS_AT_ONE) as u64;
         Self {
             audit_margin_ms,
             preferred: if fallback < default { Processor::Fallback } else { Processor::Default },
             hold_share: (stake / HOLD_ALL_AT).min(1.0),
             risk_share: RISK_SHARE,
             stake,
-            patience_ms,
-            late_patience_ms: LATE_PATIENCE_MS,
+            hold_timeout_ms,
+            late_after_ms: LATE_AFTER_MS,
             silence_ms: SILENCE_MS,
             dispatch_per_s: DISPATCH_PER_S,
             open_max: OPEN_MAX,

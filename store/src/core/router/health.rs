@@ -11,7 +11,7 @@ use wire::frame::Health;
 const HEALTH_INTERVAL_MS: u64 = 5_200;
 
 /// A health call without an answer for so long is given up: the processor holds it for at most two windows.
-const HEALTH_PATIENCE_MS: u64 = 16_000;
+const HEALTH_TIMEOUT_MS: u64 = 16_000;
 
 impl Router {
     /// The processor whose health call is due, and marks it as made.
@@ -20,7 +20,7 @@ impl Router {
             let belief = &mut self.beliefs[processor];
             let given_up = belief
                 .health_out_since_us
-                .is_some_and(|since| now_us.saturating_sub(since) > HEALTH_PATIENCE_MS * 1000);
+                .is_some_and(|since| now_us.saturating_sub(since) > HEALTH_TIMEOUT_MS * 1000);
             if given_up {
                 belief.health_out_since_us = None;
             }

@@ -7,12 +7,12 @@ use super::config::LATE_WORTHWHILE_AT;
 use crate::core::calls::Calls;
 use wire::Processor;
 
-/// How much longer when nobody knows when the books are compared next: by then two comparisons have told.
-const LATE_PATIENCE_BLIND_MS: u64 = 10_000;
+/// How much longer while the time of the next comparison is unknown: by then two comparisons have shown it.
+const LATE_AFTER_BLIND_MS: u64 = 10_000;
 
 /// And for each payment accepted of late, because one that straddles an audit costs 0.35 of all of them: 20,000 are worth
 /// five seconds more.
-const LATE_PATIENCE_US_PER_PAYMENT: u64 = 250;
+const LATE_AFTER_US_PER_PAYMENT: u64 = 250;
 
 /// But no more than this in all, however many come: 100,000 payments in the window, more than the longest plan has.
 const AT_STAKE_US_MAX: u64 = 25_000_000;
@@ -22,11 +22,10 @@ impl Router {
     pub(super) fn is_late_time(&self, now_us: u64) -> bool {
         let since = self.beliefs.0.each_ref().map(|belief| belief.unusable_since_us);
         let [Some(default), Some(fallback)] = since else { return false };
-        let at_stake_us =
-            self.accepts.grown().saturating_mul(LATE_PATIENCE_US_PER_PAYMENT).min(AT_STAKE_US_MAX);
+        let at_stake_us = self.accepts.grown().saturating_mul(LATE_AFTER_US_PER_PAYMENT).min(AT_STAKE_US_MAX);
         let blind_us =
-            if self.cutoffs.are_known(now_us) { 0 } else { LATE_PATIENCE_BLIND_MS * 1000 + at_stake_us };
-        now_us >= default.max(fallback) + self.config.late_patience_ms * 1000 + blind_us
+            if self.cutoffs.are_known(now_us) { 0 } else { LATE_AFTER_BLIND_MS * 1000 + at_stake_us };
+        now_us >= default.max(fallback) + self.config.late_after_ms * 1000 + blind_us
     }
 
     /// True when settling late at the cheap processor is better than settling at once at the dear one.
@@ -34,8 +33,7 @@ impl Router {
         let unusable_since_us = self.beliefs[self.config.preferred].unusable_since_us;
         self.config.stake >= LATE_WORTHWHILE_AT
             && self.cutoffs.are_known(now_us)
-            && unusable_since_us
-                .is_some_and(|since_us| now_us >= since_us + self.config.late_patience_ms * 1000)
+            && unusable_since_us.is_some_and(|since_us| now_us >= since_us + self.config.late_after_ms * 1000)
     }
 
     /// True when the cheap processor settles payments, if late.

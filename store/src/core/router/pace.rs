@@ -1,10 +1,10 @@
 //! When payments are handed out: after those who wait for an answer, and no faster than these allow.
 //!
-//! What a dispatch sets going (a call, its answer, a report, a record) takes processor time from whoever answers clients,
+//! What a dispatch sets going (a call, its answer, a report, a record) takes processor time from the apis that answer clients,
 //! and clients come in bursts. So it waits for a pause between two payments, [`QUIET_US`], in which everything goes out
 //! together, or until the pace allows a batch: settled a few milliseconds later, a payment is worth the same. Where no
 //! pause came in that time there is none to wait for, and until the next one dispatches go along with the answers of their
-//! turn, which wakes nobody for them alone.
+//! turn, which wakes no process for them alone.
 
 /// Tokens of the pacer: so many dispatches may follow each other at once.
 const BURST: f64 = 32.0;
@@ -17,7 +17,7 @@ const _: () = assert!(BATCH as f64 <= BURST);
 /// But not for longer than this, however slow the pace is.
 const DEFERRED_US_MAX: u64 = 5_000;
 
-/// Without a new payment for so long nobody is likely to wait for an answer: several times what one takes.
+/// Without a new payment for so long, probably no client waits for an answer: several times what one takes.
 pub(super) const QUIET_US: u64 = 1_000;
 
 /// The pace of dispatches.
@@ -102,7 +102,7 @@ mod tests {
         assert!(!pace.is_time(0, QUIET_US - 1));
         assert!(!pace.is_time(600, 1_500), "another payment has come");
         assert!(pace.is_time(600, 1_600) && !pace.is_deferring());
-        assert!(pace.is_time(600, 9_000), "nobody has come since");
+        assert!(pace.is_time(600, 9_000), "no payment came since");
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
             let mut pace = Pace::new(per_s, 0);
             let mut begun = (0..8_000).filter(|now_us| pace.is_time(*now_us, *now_us));
             assert_eq!(begun.next(), Some(deferred_us), "{per_s} a second");
-            assert_eq!(begun.next(), Some(deferred_us + 1), "nobody is waited for any more");
+            assert_eq!(begun.next(), Some(deferred_us + 1), "no client is waited for any more");
             assert_eq!(begun.last(), Some(7_999));
             // The next payment comes after a pause.
             assert!(!pace.is_time(9_000, 9_000));

@@ -2,14 +2,14 @@
 //!
 //! A payment that is settled late costs nothing; one that is settled at the dear processor costs the difference of the
 //! fees. So payments are held for the cheap processor: as many as are worth holding (`hold_max`), more of them for
-//! `patience_ms`, and never more than may be lost (`risk_max`).
+//! `hold_timeout_ms`, and never more than may be lost (`risk_max`).
 
 use super::admission::GUARD_MS;
 use super::config::RouterConfig;
 use super::{Route, Router};
 use crate::core::calls::Calls;
 
-/// Payments a second that a processor gets through when nobody else needs the machine: of the "some thousands" of
+/// Payments a second that a processor gets through on an idle machine: of the "some thousands" of
 /// CONTRACT section 2. Only an estimate of what could be settled after the last payment; the sending itself is bound by
 /// answers.
 const FLUSH_PER_S: f64 = 4_000.0;
@@ -21,8 +21,8 @@ const END_NOTICE_MS: u64 = 1_000;
 /// moment is why they may wait.
 const VERIFY_INTERVAL_MS: u64 = 500;
 
-/// The patience is so many times as long as a word of the cheap processor is waited for once the dear one is back.
-const PATIENCE_PER_WORD: u64 = 6;
+/// The timeout is so many times as long as the wait for an answer of the cheap processor once the dear one is back.
+const HOLD_TIMEOUT_PER_PROBE: u64 = 6;
 
 /// Fewer than this may always be held: at so few, one that goes elsewhere to find something out is dear.
 const RISK_MIN: usize = 100;
@@ -54,7 +54,7 @@ impl Router {
     }
 
     /// True when more waits than is worth holding: at once while the cheap processor settles, since what it does not get
-    /// through would wait for longer than the patience; else when the patience is over, which does not come back before
+    /// through would wait for longer than the timeout; else when the timeout is over, which does not come back before
     /// the cheap processor does. Or when more waits than may be lost.
     fn is_excess(&mut self, waiting: usize, calls: &Calls, now_us: u64) -> bool {
         if self.arrivals.have_stopped() {
@@ -71,8 +71,8 @@ impl Router {
         }
         // What the dear one cannot settle once the end announces itself is lost by waiting.
         let is_quick = self.dear_takes_us(calls, now_us) < END_NOTICE_MS * 1000;
-        let patience_us = if is_quick { self.config.patience_ms * 1000 } else { 0 };
-        let is_over = self.excess_since_us.is_some_and(|since_us| now_us >= since_us + patience_us);
+        let hold_timeout_us = if is_quick { self.config.hold_timeout_ms * 1000 } else { 0 };
+        let is_over = self.excess_since_us.is_some_and(|since_us| now_us >= since_us + hold_timeout_us);
         let is_risk = !self.is_useful(self.config.preferred, calls, now_us) && waiting > self.risk_max();
         is_risk || is_excess && (serves || is_over)
     }
@@ -98,7 +98,7 @@ impl Router {
     fn knows_both(&self, now_us: u64) -> bool {
         let (cheap, dear) = (self.config.preferred, self.config.preferred.other());
         let heard_us = self.beliefs[cheap].answered_begun_us.max(self.beliefs[cheap].health_heard_us);
-        let wait_us = self.config.patience_ms * 1000 / PATIENCE_PER_WORD;
+        let wait_us = self.config.hold_timeout_ms * 1000 / HOLD_TIMEOUT_PER_PROBE;
         self.beliefs[dear]
             .useful_since_us
             .is_none_or(|returned_us| heard_us >= returned_us || now_us >= returned_us + wait_us)
@@ -112,12 +112,12 @@ impl Router {
         GUARD_MS * 1000 + delay_us.max(belief.oldest_age_us(calls, dear, now_us))
     }
 
-    /// How many payments are worth holding for the cheap processor: what it gets through while we are patient, or what
+    /// How many payments are worth holding for the cheap processor: what it gets through within the hold timeout, or what
     /// the dear one could still settle between the last payment and the end, weighed by what there is to win.
     fn hold_max(&self, calls: &Calls, now_us: u64) -> usize {
         let (cheap, dear) = (self.config.preferred, self.config.preferred.other());
         if self.serves(calls, now_us) {
-            return self.passes(cheap, self.config.patience_ms * 1000, self.config.dispatch_per_s.into());
+            return self.passes(cheap, self.config.hold_timeout_ms * 1000, self.config.dispatch_per_s.into());
         }
         if !self.is_useful(dear, calls, now_us) {
             return 0;

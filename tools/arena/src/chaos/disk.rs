@@ -27,7 +27,7 @@ const SLOW_FOR: Duration = Duration::from_secs(1);
 const MET_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long strace may take to attach to all threads of the store, or to let go of them.
-const ATTACH_PATIENCE: Duration = Duration::from_secs(2);
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Between two looks whether the store has ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
@@ -112,7 +112,7 @@ async fn detach(strace: &mut Child) {
         // It ends by itself with the store; it is not reaped before the wait below.
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
-    if timeout(ATTACH_PATIENCE, strace.wait()).await.is_err() {
+    if timeout(ATTACH_TIMEOUT, strace.wait()).await.is_err() {
         let _ = strace.kill().await;
     }
 }

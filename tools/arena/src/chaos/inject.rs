@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use wire::{PerProcessor, Processor};
 
 /// A processor's administration answers at once, whatever it does to payments; on a machine that is out of breath.
-const ADMIN_PATIENCE: Duration = Duration::from_secs(60);
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The shortest late answer.
 const LATE_MS_MIN: u64 = 1_000;
@@ -78,7 +78,7 @@ impl Injector {
     /// One processor, over a connection of its own.
     #[must_use]
     pub fn theirs(&self, processor: Processor) -> Theirs {
-        Theirs::new(self.theirs[processor].clone(), &self.token, ADMIN_PATIENCE, None)
+        Theirs::new(self.theirs[processor].clone(), &self.token, ADMIN_TIMEOUT, None)
     }
 
     /// Does everything on time, and returns when the last fault is over.

@@ -12,7 +12,7 @@
 //! | gives up at a 503 | 10 | no row, ever: a 503 says that nothing was recorded |
 //! | 64 at once with one id | one each [`CROWD_EVERY`] | a 2xx for all of them, 202 for one at most |
 //!
-//! Somebody reads the summary meanwhile: 200 or 503, within a second ([`SUMMARY_PATIENCE`], with its slack), unless a
+//! Somebody reads the summary meanwhile: 200 or 503, within a second ([`SUMMARY_TIMEOUT`], with its slack), unless a
 //! process is stopped.
 //!
 //! Bounds: [`EXCHANGES_MAX`] requests at a time, [`OPEN_MAX`] payments that are not certain yet; beyond that a payment
@@ -38,7 +38,7 @@ use wire::{Cents, PaymentId};
 pub(super) const CERTAIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a client waits for an answer: above the two times three seconds that lb gives two apis, and its hold.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(8);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The first pause before a payment is asked for again, and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -58,7 +58,7 @@ const CROWD_EVERY: Duration = Duration::from_secs(2);
 const SUMMARY_EVERY: Duration = Duration::from_millis(200);
 
 /// A second (invariant 21), and as much again for a machine that is busy with everything at once.
-pub const SUMMARY_PATIENCE: Duration = Duration::from_secs(2);
+pub const SUMMARY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After a stop, how long what was held up by it may still be late: what lb gives an api, and some.
 const AFTERMATH: Duration = Duration::from_secs(4);
@@ -161,7 +161,7 @@ impl Load {
 
     /// Reads the summary for as long as it is polled.
     pub async fn read_summaries(&self) {
-        let mut client = Client::new(self.endpoint.clone(), ANSWER_PATIENCE);
+        let mut client = Client::new(self.endpoint.clone(), ANSWER_TIMEOUT);
         let get = request("GET", "/payments-summary", client.host(), None, "");
         let mut ticks = interval(SUMMARY_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -171,7 +171,7 @@ impl Load {
             let outcome = client.exchange(&get).await.map(|answer| answer.status);
             let is_calm = was_calm && self.is_calm();
             let is_good = match &outcome {
-                Ok(200 | 503) => !is_calm || began.elapsed() <= SUMMARY_PATIENCE,
+                Ok(200 | 503) => !is_calm || began.elapsed() <= SUMMARY_TIMEOUT,
                 // A balancer that was killed answers nobody.
                 Err(Failure::Unconnected(_) | Failure::Lost(_)) => true,
                 Err(Failure::TimedOut) => !is_calm,
@@ -196,15 +196,15 @@ impl Load {
         self.ask(ticket, Manner::Plain);
     }
 
-    /// Waits until every payment is certain. False when that took longer than `patience`: then clients give up, and wait
+    /// Waits until every payment is certain. False when that took longer than `timeout`: then clients give up, and wait
     /// for nothing but the answers that are out.
-    pub async fn settle(&self, patience: Duration) -> bool {
+    pub async fn settle(&self, timeout: Duration) -> bool {
         let all = async {
             while self.open.get() > 0 {
                 self.settled.notified().await;
             }
         };
-        if tokio::time::timeout(patience, all).await.is_ok() {
+        if tokio::time::timeout(timeout, all).await.is_ok() {
             return true;
         }
         self.is_giving_up.set(true);
@@ -213,7 +213,7 @@ impl Load {
                 self.settled.notified().await;
             }
         };
-        let _ = tokio::time::timeout(ANSWER_PATIENCE + PAUSE_MAX, rest).await;
+        let _ = tokio::time::timeout(ANSWER_TIMEOUT + PAUSE_MAX, rest).await;
         false
     }
 
@@ -340,7 +340,7 @@ impl Load {
     async fn post(&self, id: PaymentId, cents: Cents) -> (Option<u16>, Duration) {
         let _permit = self.exchanges.acquire().await.expect("the semaphore is never closed");
         let idle = self.idle.borrow_mut().pop();
-        let mut client = idle.unwrap_or_else(|| Client::new(self.endpoint.clone(), ANSWER_PATIENCE));
+        let mut client = idle.unwrap_or_else(|| Client::new(self.endpoint.clone(), ANSWER_TIMEOUT));
         let (status, took) = self.post_over(&mut client, id, cents).await;
         if status.is_some() {
             self.idle.borrow_mut().push(client);

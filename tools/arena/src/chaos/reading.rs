@@ -17,13 +17,13 @@ use wire::{Bounds, Cents, PaymentId, PerProcessor, Processor};
 
 /// How long the system has until nothing is queued or in flight, once everything is healed: the longest late answer, two
 /// health calls, and the queue of a minute at the pace of the dispatch.
-pub const DRAIN_PATIENCE: Duration = Duration::from_secs(90);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The pause between two looks.
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long one question may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Of a payment, the lines of the log that are shown.
 const LINES_SHOWN_MAX: usize = 40;
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
 
     /// The store's gauges now; `None` when it does not say.
     pub async fn gauges(&self) -> Option<Gauges> {
-        let mut client = Client::new(self.endpoint.clone(), PATIENCE);
+        let mut client = Client::new(self.endpoint.clone(), TIMEOUT);
         let get = request("GET", "/metrics", client.host(), None, "");
         let answer = client.exchange(&get).await.ok()?;
         Gauges::read(std::str::from_utf8(answer.body).ok()?)
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
     /// When a processor does not say what it holds.
     pub async fn drain(&self) -> anyhow::Result<Option<Duration>> {
         let began = Instant::now();
-        while began.elapsed() < DRAIN_PATIENCE {
+        while began.elapsed() < DRAIN_TIMEOUT {
             let gauges = self.gauges().await;
             if gauges.is_some_and(|gauges| gauges.queued + gauges.in_flight == 0)
                 && self.are_at_rest().await?
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// When one of them cannot be had.
     pub async fn ours(&self) -> anyhow::Result<OurSide> {
-        let mut ours = Ours::new(self.endpoint.clone(), PATIENCE, None);
+        let mut ours = Ours::new(self.endpoint.clone(), TIMEOUT, None);
         let summary = ours.summary(Bounds::default()).await.context("our summary")?;
         let gauges = self.gauges().await.context("our gauges")?;
         let log = read_check(&self.ask_store("check").await?).context("what store check says")?;

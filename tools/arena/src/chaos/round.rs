@@ -15,7 +15,7 @@ use super::args::ChaosArgs;
 use super::book::Entry;
 use super::inject::Injector;
 use super::load::{CERTAIN_WITHIN, Load};
-use super::reading::{DRAIN_PATIENCE, Reader};
+use super::reading::{DRAIN_TIMEOUT, Reader};
 use super::schedule::{Schedule, Settings};
 use super::staged::Staged;
 use super::totals::Totals;
@@ -37,7 +37,7 @@ use tokio::time::Instant;
 use wire::{PaymentId, PerProcessor, Processor};
 
 /// So soon the fallback processor gets payments: both shall have many, and a round is short.
-const PATIENCE_MS: &str = "300";
+const HOLD_TIMEOUT_MS: &str = "300";
 
 /// Some 500 payments write so much: a round has a dozen snapshots, and kills among them.
 const SNAPSHOT_LOG_KIB: &str = "32";
@@ -93,9 +93,9 @@ impl Round {
         }
         let run_dir = RunDir::new(given.as_deref())?;
         let terminal = if args.stack.verbose { Terminal::default() } else { Terminal::silent() };
-        let patience = ("PATIENCE_MS".to_owned(), PATIENCE_MS.to_owned());
+        let timeout = ("HOLD_TIMEOUT_MS".to_owned(), HOLD_TIMEOUT_MS.to_owned());
         let snapshot = ("SNAPSHOT_LOG_KIB".to_owned(), SNAPSHOT_LOG_KIB.to_owned());
-        let envs = [envs, &[patience, snapshot]].concat();
+        let envs = [envs, &[timeout, snapshot]].concat();
         let config = StackConfig::new(&args.stack, binaries.clone(), run_dir.path(), envs);
         let stack = Rc::new(Stack::start(&config, &terminal).await?);
         let load = Rc::new(Load::new(stack.ours.into(), seed));
@@ -167,7 +167,7 @@ impl Round {
         }
         if drained.is_none() {
             let gauges = reader.gauges().await;
-            wrong.push(format!("not at rest within {} s: {gauges:?}", DRAIN_PATIENCE.as_secs()));
+            wrong.push(format!("not at rest within {} s: {gauges:?}", DRAIN_TIMEOUT.as_secs()));
         }
         wrong.extend(self.injector.strange_ends());
         wrong.extend(panics(&self.run_dir.path().join("logs")));

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use wire::PaymentId;
 
 /// Redis answers within this, or something is wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Between two looks whether the file is rewritten.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
@@ -80,7 +80,7 @@ impl Redis {
     /// When Redis does not do it.
     pub fn rewrite(&mut self) -> anyhow::Result<()> {
         self.client.ask(&[b"BGREWRITEAOF"])?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let info = self.client.ask(&[b"INFO", b"persistence"])?;
             let info = String::from_utf8_lossy(&info).into_owned();
@@ -97,7 +97,7 @@ impl Redis {
 impl RedisClient {
     fn connect(path: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Self { stream, commands: Vec::new(), waiting: 0, replies: Vec::new() })
     }
 

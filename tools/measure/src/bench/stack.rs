@@ -32,7 +32,7 @@ const CALM_PAYMENTS: u32 = 20;
 const CALM: Duration = Duration::from_millis(10);
 
 /// Recovery is waited for at most so long.
-const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const STEPS: &[Metric] = &[
     Metric::compared("accepted", "/s", 0),
@@ -281,7 +281,7 @@ fn overload(
 fn recovered_after(load: &Load, payments: &mut Payments) -> anyhow::Result<Option<Duration>> {
     let begun = Instant::now();
     let one = Load { connections: 1, rate_per_s: Some(1_000), ..*load };
-    while begun.elapsed() < RECOVERY_PATIENCE {
+    while begun.elapsed() < RECOVERY_TIMEOUT {
         let since = begun.elapsed();
         let one = Load { lasting: Duration::from_millis(CALM_PAYMENTS.into()), ..one };
         let outcome = one.run(payments)?;

@@ -12,7 +12,7 @@ use wire::frame::{self, FromApi, FromStore, Message};
 use wire::socket::store_path;
 
 /// A store may read millions of payments, in an unoptimised build, before it answers.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a store is started with.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ impl StoreProcess {
         let started = Instant::now();
         let mut process = Process::start("store", command, config.dir)?;
         let mut stream = process.until(|| UnixStream::connect(&path))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         ask_health(&mut stream).context("the store does not answer")?;
         Ok(Self { process, stream, ready_after: started.elapsed() })
     }

@@ -4,7 +4,7 @@
 //! pace of its own. A client whose answer is late posts its next payment at once, so the rate is kept as long as the
 //! system can keep it; how much was accepted is told in any case.
 
-use arena::client::{Client, Failure, PATIENCE};
+use arena::client::{Client, Failure, TIMEOUT};
 use arena::judge::{Judge, Sides};
 use arena::tally::{Latency, Tally};
 use arena::user::PaymentRequest;
@@ -84,7 +84,7 @@ async fn post_at(rate: u32, sides: &Sides, duration: Duration) -> Rc<Tally> {
     let gap = Duration::from_secs(1) / rate.max(1);
     let mut clients = JoinSet::new();
     for number in 0..CONNECTIONS {
-        let client = Client::new(sides.ours.clone(), PATIENCE);
+        let client = Client::new(sides.ours.clone(), TIMEOUT);
         let request = PaymentRequest::new(client.host(), AMOUNT);
         let first = start + gap * number;
         clients.spawn_local(post(

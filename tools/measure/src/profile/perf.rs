@@ -46,10 +46,10 @@ const SYSTEM_CALLS: &str = "syscalls:sys_enter_*";
 const SYSTEM_CALL: &str = "syscalls:sys_enter_";
 
 /// How long a program may take to attach: perf opens some 350 files for each thread when it counts system calls.
-const ATTACH_PATIENCE: Duration = Duration::from_secs(20);
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long it may take to write what it has seen.
-const END_PATIENCE: Duration = Duration::from_secs(20);
+const END_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// perf, and what it may do on this machine.
 #[derive(Clone, Debug)]
@@ -231,7 +231,7 @@ impl Attached {
         let Self { child, mut stderr } = Self::start(&mut command)?;
         let mut line = String::new();
         let read =
-            timeout(ATTACH_PATIENCE, stderr.read_line(&mut line)).await.context("strace does not attach")?;
+            timeout(ATTACH_TIMEOUT, stderr.read_line(&mut line)).await.context("strace does not attach")?;
         read.context("what strace says")?;
         ensure!(line.contains("attached"), "strace does not attach: {}", line.trim());
         Ok(Self { child, stderr })
@@ -248,7 +248,7 @@ impl Attached {
 
     async fn until_attached(&mut self, attached: impl Future<Output = io::Result<()>>) -> anyhow::Result<()> {
         tokio::select! {
-            attached = timeout(ATTACH_PATIENCE, attached) => Ok(attached.context("perf does not attach")??),
+            attached = timeout(ATTACH_TIMEOUT, attached) => Ok(attached.context("perf does not attach")??),
             _ = self.child.wait() => {
                 let mut said = Vec::new();
                 self.stderr.read_to_end(&mut said).await?;
@@ -270,7 +270,7 @@ impl Attached {
         let mut said = Vec::new();
         // What it says is read as well, or it would wait for that.
         let end = async { tokio::join!(self.child.wait(), self.stderr.read_to_end(&mut said)).0 };
-        timeout(END_PATIENCE, end).await.context("perf does not end")??;
+        timeout(END_TIMEOUT, end).await.context("perf does not end")??;
         Ok(())
     }
 }

@@ -29,7 +29,7 @@ impl Cells {
     /// Counts a report that is about to be taken.
     pub fn count(&mut self, ledger: &Ledger, subject: Subject, report: &Report) {
         let state = match subject {
-            Subject::Nobody => 8,
+            Subject::NoPayment => 8,
             Subject::Tombstone => 7,
             Subject::Payment(ordinal) => match (ledger.standing(ordinal), ledger.flights().get(&ordinal)) {
                 (Standing::Queued, _) => 0,

@@ -175,7 +175,7 @@ impl<'a> World<'a> {
         let mut chance = Chance::new(seed);
         let audit_margin_ms = chance.pick(&[1_500, 2_000]);
         let router = RouterConfig {
-            patience_ms: chance.pick(&[0, 500, 3_000, 25_000]),
+            hold_timeout_ms: chance.pick(&[0, 500, 3_000, 25_000]),
             dispatch_per_s: chance.pick(&[200, 2_000]),
             open_max: chance.pick(&[4, 40, 400]),
             ..RouterConfig::for_fees(PerProcessor([5.0, 15.0]), audit_margin_ms)

@@ -1,6 +1,6 @@
 //! Waits that end when they have lasted too long, without a timer for each.
 //!
-//! All of them are looked at together now and then ([`Patience::sweep`]), so a wait lasts up to one such interval longer
+//! All of them are looked at together now and then ([`Deadlines::sweep`]), so a wait lasts up to one such interval longer
 //! than it may. Nearly all end long before that, and cost a place in a list.
 
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// The waits of a process.
 #[derive(Debug, Default)]
-pub struct Patience {
+pub struct Deadlines {
     waits: RefCell<Waits>,
 }
 
@@ -28,7 +28,7 @@ struct Wait {
     waker: Waker,
 }
 
-impl Patience {
+impl Deadlines {
     /// Waits for `answer`, and gives it up when a sweep finds that it is later than `until`: `None`.
     pub async fn wait<T>(&self, until: Instant, answer: impl Future<Output = T>) -> Option<T> {
         let mut answer = pin!(answer);
@@ -66,19 +66,19 @@ impl Patience {
             waits.places.len() - 1
         });
         waits.places[at] = Some(wait);
-        Place { patience: self, at }
+        Place { timeout: self, at }
     }
 }
 
 /// The place of a wait in the list, until it is dropped. A sweep has been there when it is empty.
 struct Place<'a> {
-    patience: &'a Patience,
+    timeout: &'a Deadlines,
     at: usize,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let waits = &mut *self.patience.waits.borrow_mut();
+        let waits = &mut *self.timeout.waits.borrow_mut();
         waits.places[self.at] = None;
         waits.free.push(self.at);
     }
@@ -95,51 +95,51 @@ mod tests {
 
     #[tokio::test(flavor = "local")]
     async fn what_is_there_needs_no_place_and_a_place_is_used_again() {
-        let patience = Patience::default();
-        assert_eq!(patience.wait(Instant::now(), ready(1)).await, Some(1));
-        assert!(patience.waits.borrow().places.is_empty());
+        let timeout = Deadlines::default();
+        assert_eq!(timeout.wait(Instant::now(), ready(1)).await, Some(1));
+        assert!(timeout.waits.borrow().places.is_empty());
         for _ in 0..3 {
             // Pending once.
-            assert_eq!(patience.wait(Instant::now(), yield_now()).await, Some(()));
+            assert_eq!(timeout.wait(Instant::now(), yield_now()).await, Some(()));
         }
-        assert_eq!((patience.waits.borrow().places.len(), patience.waits.borrow().free.len()), (1, 1));
+        assert_eq!((timeout.waits.borrow().places.len(), timeout.waits.borrow().free.len()), (1, 1));
     }
 
     #[tokio::test(flavor = "local")]
     async fn only_a_wait_that_is_over_is_given_up() {
-        let patience = Rc::new(Patience::default());
+        let timeout = Rc::new(Deadlines::default());
         let now = Instant::now();
         let (answer, answered) = oneshot::channel();
         let wait = |until, answer| {
-            let patience = Rc::clone(&patience);
-            spawn_local(async move { patience.wait(until, answer).await })
+            let timeout = Rc::clone(&timeout);
+            spawn_local(async move { timeout.wait(until, answer).await })
         };
         let short = spawn_local({
-            let patience = Rc::clone(&patience);
-            async move { patience.wait(now + Duration::from_secs(3), pending::<()>()).await }
+            let timeout = Rc::clone(&timeout);
+            async move { timeout.wait(now + Duration::from_secs(3), pending::<()>()).await }
         });
         let long = wait(now + Duration::from_secs(4), answered);
         yield_now().await;
-        patience.sweep(now + Duration::from_millis(2_999));
+        timeout.sweep(now + Duration::from_millis(2_999));
         yield_now().await;
         assert!(!short.is_finished() && !long.is_finished());
-        patience.sweep(now + Duration::from_secs(3));
+        timeout.sweep(now + Duration::from_secs(3));
         assert_eq!(short.await.unwrap(), None);
         assert!(!long.is_finished());
         answer.send(7).unwrap();
         assert_eq!(long.await.unwrap(), Some(Ok(7)));
-        assert_eq!(patience.waits.borrow().free.len(), 2);
+        assert_eq!(timeout.waits.borrow().free.len(), 2);
     }
 
     #[tokio::test(flavor = "local")]
     async fn a_wait_that_is_dropped_leaves_its_place() {
-        let patience = Rc::new(Patience::default());
-        let waits = Rc::clone(&patience);
+        let timeout = Rc::new(Deadlines::default());
+        let waits = Rc::clone(&timeout);
         let wait = spawn_local(async move { waits.wait(Instant::now(), pending::<()>()).await });
         yield_now().await;
         wait.abort();
         assert!(wait.await.unwrap_err().is_cancelled());
-        patience.sweep(Instant::now());
-        assert_eq!(patience.waits.borrow().free.len(), 1);
+        timeout.sweep(Instant::now());
+        assert_eq!(timeout.waits.borrow().free.len(), 1);
     }
 }
