@@ -18,7 +18,7 @@ use wire::frame::{
 };
 use wire::{Bounds, Cents, PaymentId, Processor};
 
-/// How long a request is held for a store that is away (CONTRACT section 5).
+/// How long a request is held for a store that is away (docs/http.md).
 pub const HOLD_US: u64 = 1_000_000;
 
 /// Requests that may wait for the store at once: each is a connection of a client, and those have a cap of their own.

@@ -1,7 +1,7 @@
-//! What an answer of a processor proves (MONEY.md, table of events). Pure: no socket, no clock.
+//! What an answer of a processor proves (docs/money.md). Pure: no socket, no clock.
 //!
 //! The line that matters runs between "this call charged nothing, for certain" and everything else. A status proves the
-//! former only where the processor gives it before it would insert the row (CONTRACT section 2).
+//! former only where the processor gives it before it would insert the row (docs/contract.md).
 
 use wire::frame::{CallKind, Outcome};
 use wire::{Cents, PaymentId, Timestamp};

@@ -21,7 +21,7 @@ use wire::time::monotonic_us;
 /// How finely deadlines are watched: a request is held at most this much longer than it should.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The store takes three seconds of silence for death (MONEY.md, table of events).
+/// The store takes three seconds of silence for death (docs/money.md).
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Between two tries to reach a store.

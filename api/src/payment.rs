@@ -1,4 +1,4 @@
-//! The body of `POST /payments`, read strictly (CONTRACT section 5): one JSON object, each key once, an id and an
+//! The body of `POST /payments`, read strictly (docs/http.md): one JSON object, each key once, an id and an
 //! amount of the right types, anything else ignored. The amount's digits are taken as they stand, never as a float.
 //!
 //! The body is at most 4 KiB when it comes here, which also bounds how deep the parser can be led.

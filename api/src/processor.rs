@@ -37,7 +37,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// Connections kept without a call. Half of the calls that may be out; Kestrel closes them after 130 s by itself.
 const IDLE_MAX: usize = 512;
 
-/// How long a health call may hang: two windows of its limiter (CONTRACT section 2) and some.
+/// How long a health call may hang: two windows of its limiter (docs/contract.md) and some.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// When the kernel begins to ask whether a silent peer is still there, how often it asks, and after how many questions without

@@ -1,4 +1,4 @@
-//! The endpoints: `(method, path, body) -> reply` (CONTRACT sections 1 and 5). No HTTP library decides here.
+//! The endpoints: `(method, path, body) -> reply` (docs/http.md). No HTTP library decides here.
 
 use crate::config::Purge;
 use crate::desk::{Ask, Unanswered};

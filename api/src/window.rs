@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use wire::Bounds;
 
 /// Reads `from` and `to`. `None` when one of them is malformed, empty or given twice, or an escape is broken.
-/// Parameters with other names are ignored, as CONTRACT section 5 ignores unknown fields.
+/// Parameters with other names are ignored, as docs/http.md ignores unknown fields.
 #[must_use]
 pub fn parse(query: Option<&str>) -> Option<Bounds> {
     let mut bounds = Bounds::default();

@@ -1,8 +1,7 @@
 //! What the tests over real sockets share.
 //!
 //! [`system`] starts `store`, `api` and `lb` as they are shipped, on a fresh folder; [`client`] writes bytes as they stand
-//! and reads what comes back, with a bound on every wait; [`table`] runs rows (an input and the answers that CONTRACT
-//! section 5 gives it) through the balancer and at an api's own socket, and tells of every row that failed, not of the
+//! and reads what comes back, with a bound on every wait; [`table`] runs rows (an input and the answers that docs/http.md gives it) through the balancer and at an api's own socket, and tells of every row that failed, not of the
 //! first. [`processors`] are the two of the arena, in this process.
 
 pub(crate) mod client;
@@ -24,7 +23,7 @@ pub(crate) const UPPER_ID: &str = "UPPERUPP-ERID-ERID-ERID-UPPERUPPERID";
 /// What stands in inputs and never in an answer.
 pub(crate) const MARK: &str = "Xq7zNeverEchoed";
 
-/// How long lb or an api holds a request while the process that it needs is away (CONTRACT section 5).
+/// How long lb or an api holds a request while the process that it needs is away (docs/http.md).
 pub(crate) const HOLD: Duration = Duration::from_secs(1);
 
 /// No request that is held is given up before this: [`HOLD`] less the grain that it is watched with. How much later is the

@@ -1,4 +1,4 @@
-//! The log of the real store has the intent of an attempt before the processor has its first byte (invariant 9).
+//! The log of the real store has the intent of an attempt before the processor has its first byte (`intent_before_first_byte`).
 //!
 //! The processors of this test copy what the log holds as soon as the first byte of a request is there, and only then read
 //! the request. So that a store which sends first and writes then is found out, strace makes each of its writes late.

@@ -67,7 +67,7 @@ const IDLE_TICK_US: u64 = 250_000;
 /// What the operator decides.
 #[derive(Clone, Copy, Debug)]
 pub struct CoreConfig {
-    /// Payments remembered between two purges (invariant 26).
+    /// Payments remembered between two purges (`everything_is_bounded`).
     pub payments_max: usize,
     /// Secret of the index, drawn anew at each start; inquiries are numbered from it as well.
     pub index_key: [u64; 2],

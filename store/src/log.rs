@@ -153,7 +153,7 @@ impl Log {
     /// Appends the records of one turn with one write.
     ///
     /// # Errors
-    /// What the system says: the caller must end the process without another answer (invariant 24).
+    /// What the system says: the caller must end the process without another answer (`disk_error_ends_the_store`).
     pub fn append(&mut self, records: &[u8], count: u32) -> io::Result<()> {
         let first = self.sequence + 1;
         self.sequence += u64::from(count);

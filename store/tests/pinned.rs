@@ -1,4 +1,4 @@
-//! How soon a payment that may have been charged is settled once its processor answers again (invariant 29): the store's
+//! How soon a payment that may have been charged is settled once its processor answers again (`pinned_settle_soon`): the store's
 //! core between an api and two processors, in simulated time.
 //!
 //! The default processor works, dies with all that it has in hand, is in trouble for some seconds, and works again. A call

@@ -1,4 +1,4 @@
-//! Rows of CONTRACT section 5 and how they are run: an input, the answer that the table gives it, and whatever else is
+//! Rows of docs/http.md and how they are run: an input, the answer that the table gives it, and whatever else is
 //! as good, with the reason.
 //!
 //! A row is sent on a connection of its own, through a balancer of either mode and at an api's socket, and all must do

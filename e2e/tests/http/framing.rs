@@ -1,4 +1,4 @@
-//! Framing (CONTRACT section 5, fourth table), over real sockets and with the real processes, through a balancer of
+//! Framing (docs/http.md, framing), over real sockets and with the real processes, through a balancer of
 //! either mode and at an api's own socket: all must do the same.
 
 use crate::harness::client::{Answer, Connection, End, Way};

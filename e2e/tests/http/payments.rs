@@ -1,4 +1,4 @@
-//! `POST /payments` (CONTRACT section 5, first table), over real sockets and with the real processes.
+//! `POST /payments` (docs/http.md, payments), over real sockets and with the real processes.
 
 use crate::harness::client::{Connection, End, Way};
 use crate::harness::processors::Processors;

@@ -1,4 +1,4 @@
-//! Endpoints and methods (CONTRACT section 5, third table and the first rows of the fourth, and the balancer's own
+//! Endpoints and methods (docs/http.md, and the balancer's own
 //! answers), over real sockets and with the real processes.
 
 use crate::harness::client::{Answer, End, Way};

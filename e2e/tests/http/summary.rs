@@ -1,4 +1,4 @@
-//! `GET /payments-summary` (CONTRACT section 5, second table), over real sockets and with the real processes.
+//! `GET /payments-summary` (docs/http.md, summaries), over real sockets and with the real processes.
 
 use crate::harness::client::{Connection, Way};
 use crate::harness::processors::{Processors, totals};

@@ -1,4 +1,4 @@
-//! The head of a request: httparse reads it, and what CONTRACT section 5 says about it is checked here. Pure.
+//! The head of a request: httparse reads it, and what docs/http.md says about it is checked here. Pure.
 //!
 //! What counts of a head is its method, its target, how its body is framed, and nine fields ([`Known`]); the others must
 //! be well-formed and mean nothing. Nothing is copied: a [`Head`] says where in the bytes things stand.
@@ -112,7 +112,7 @@ pub(crate) const FIELDS_TOO_LARGE: Flaw = Flaw::new(
     "send at most 64 header fields and 8 KiB of them",
 );
 
-/// The field that carries a token, as the processors' own does (CONTRACT section 2).
+/// The field that carries a token, as the processors' own does (docs/contract.md).
 pub const TOKEN: &str = "x-rinha-token";
 
 /// Of the fields of one head.

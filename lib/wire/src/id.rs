@@ -1,6 +1,6 @@
 //! The idempotency key of a payment: the client's `correlationId`, a UUID, held as its 128-bit value.
 //!
-//! Only the hyphenated form is read (CONTRACT section 5), in any letter case, of any version, the nil UUID included.
+//! Only the hyphenated form is read (docs/http.md), in any letter case, of any version, the nil UUID included.
 //! It is written in lower case, so that one payment has one spelling at the processors.
 
 use std::fmt;

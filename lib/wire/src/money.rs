@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-/// The largest amount of one payment: 999,999,999.99 (CONTRACT section 5).
+/// The largest amount of one payment: 999,999,999.99 (docs/http.md).
 pub const AMOUNT_MAX: Cents = Cents(99_999_999_999);
 
 /// The longest number that is read at all, in bytes.
@@ -37,7 +37,7 @@ impl Cents {
     /// Reads the raw text of a JSON number (RFC 8259 section 6).
     ///
     /// # Errors
-    /// [`AmountError`] says which rule of CONTRACT section 5 the number breaks.
+    /// [`AmountError`] says which rule of docs/http.md the number breaks.
     pub fn from_json_number(text: &str) -> Result<Self, AmountError> {
         let number = Decimal::parse(text)?;
         number.to_cents()

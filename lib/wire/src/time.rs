@@ -91,7 +91,7 @@ impl Nanoseconds {
     }
 }
 
-/// Checks the shape by hand, because the library is kinder than CONTRACT section 5 (a space for `T`, a leap second,
+/// Checks the shape by hand, because the library is kinder than docs/http.md (a space for `T`, a leap second,
 /// a date without a time), and leaves the calendar to the library.
 fn parse_nanoseconds(text: &str) -> Option<Nanoseconds> {
     let bytes = text.as_bytes();

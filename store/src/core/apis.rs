@@ -5,7 +5,7 @@ use super::event::{ApiId, Now};
 use std::collections::BTreeMap;
 use wire::frame::FromStore;
 
-/// An api that says nothing for so long is taken as dead; it beats each second (MONEY.md, table of events).
+/// An api that says nothing for so long is taken as dead; it beats each second (docs/money.md).
 const API_SILENCE_MS: u64 = 3_000;
 
 /// How long a report may wait for its acknowledgement when nothing else is said to its api. Until then the api keeps it.

@@ -1,7 +1,7 @@
 //! The calls that are out: which api makes them, since when, and how many each side may still carry.
 //!
 //! This is the volatile half of an attempt. A call that is open keeps its payment from being repeated and counts
-//! against the caps (invariant 27). A call that is overdue does neither: its api keeps the socket and still takes the
+//! against the caps (`open_calls_are_capped`). A call that is overdue does neither: its api keeps the socket and still takes the
 //! answer, so that no operator decides about its payment meanwhile. All of it dies with the process; what an attempt
 //! proves does not depend on it.
 

@@ -1,6 +1,6 @@
 //! The time that payments are issued under: the wall clock, except where it jumps.
 //!
-//! `requestedAt` never goes back (invariant 20), so one wrong look at a clock that is an hour ahead would hold it there for
+//! `requestedAt` never goes back (`time_never_goes_back`), so one wrong look at a clock that is an hour ahead would hold it there for
 //! an hour. A jump of the wall clock against the monotonic one is therefore not followed before it has lasted for
 //! [`CONFIRM_MS`]. Until then time goes on from where it was, at the pace of the monotonic clock.
 //!

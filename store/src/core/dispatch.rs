@@ -75,7 +75,7 @@ impl Core {
     }
 
     /// Asks what became of payments that are pinned to a processor which does not take posts now: `GET` has neither
-    /// its delay nor its failure flag (CONTRACT section 2). A surprised payment is only ever asked for.
+    /// its delay nor its failure flag (docs/contract.md). A surprised payment is only ever asked for.
     fn inquire(&mut self, now: Now, processor: Processor, effects: &mut Effects) {
         let first = self.pinned.first_to_ask(processor, now.us);
         let open = self.calls.inquiries_len(processor);

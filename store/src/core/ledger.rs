@@ -1,4 +1,4 @@
-//! What is known about every payment, and what may be done with it (MONEY.md).
+//! What is known about every payment, and what may be done with it (docs/money.md).
 //!
 //! ```text
 //!   ABSENT --accept--> QUEUED --intent--> IN FLIGHT on P under R --positive--> CHARGED by P
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A payment in flight has a [`Flight`]: its processor, its time and the attempts without an answer. Whether a call is
-//! still open (MONEY.md: open, or unknown) is not here: that is about apis, dies with the process, and changes no
+//! still open (open, or unknown) is not here: that is about apis, dies with the process, and changes no
 //! verdict. The ledger changes only by [`Ledger::apply`], in operation and in recovery alike; what it decides
 //! (`judgement`), it decides from what was recorded.
 //!
@@ -95,7 +95,7 @@ const _: () = assert!(
         <= TOMBSTONE_PAYMENTS * PAYMENT_BYTES
 );
 
-/// What our durable evidence says about one processor: `verdict(id, P)` in MONEY.md.
+/// What our durable evidence says about one processor: `verdict(id, P)` in docs/money.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It holds no row with this id.
@@ -153,7 +153,7 @@ impl Payment {
 pub struct Flight {
     /// The only processor that any byte of it may go to.
     pub processor: Processor,
-    /// The only time that any attempt may carry (invariant 10).
+    /// The only time that any attempt may carry (`same_amount_same_time`).
     pub requested_at: Timestamp,
     /// Attempts that may have charged it, oldest first.
     pub unanswered: Vec<AttemptId>,
@@ -175,7 +175,7 @@ pub struct Tombstone {
     pub is_charged: bool,
 }
 
-/// Count and sum of the payments in each standing (invariant 2).
+/// Count and sum of the payments in each standing (`accepted_is_the_sum`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balance {
     /// All that got a 2xx since the last purge.

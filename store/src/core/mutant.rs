@@ -1,4 +1,4 @@
-//! Eight ways to lose money, each known to charge twice or to make sums differ (MONEY.md, the move rule). They exist so
+//! Eight ways to lose money, each known to charge twice or to make sums differ (docs/money.md). They exist so
 //! that the simulation can be seen to find them. Without the cargo feature `mutants`, which no release build enables,
 //! [`is`] is the constant `false` and the compiler leaves nothing of them.
 

@@ -1,4 +1,4 @@
-//! What an operator may look at and decide (invariant 4): payments that only people can bring to an end.
+//! What an operator may look at and decide (`accepted_is_charged_once`): payments that only people can bring to an end.
 //!
 //! | decision | about | recorded as |
 //! |---|---|---|

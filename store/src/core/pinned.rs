@@ -8,7 +8,7 @@
 //!
 //! An answer that proves nothing (a gateway's 504, a reset) says nothing about the payment, so it is posted again, and
 //! each time after a longer pause: [`RETRY_MIN_MS`] doubled up to [`RETRY_MAX_MS`]. The longest pause is a second, because
-//! a pinned payment must be settled within two delays and a second of its processor's recovery (invariant 29). No missing
+//! a pinned payment must be settled within two delays and a second of its processor's recovery (`pinned_settle_soon`). No missing
 //! row and no time ever frees a payment: there is no rule for that here.
 //!
 //! Bounds: one entry of about 100 bytes for each payment in flight that has rested. Everything here dies with the process;
@@ -21,7 +21,7 @@ use wire::{PerProcessor, Processor};
 /// Pause before a payment is posted again whose last call ended without proof, in milliseconds.
 const RETRY_MIN_MS: u64 = 100;
 
-/// The longest such pause, in milliseconds (invariant 29).
+/// The longest such pause, in milliseconds (`pinned_settle_soon`).
 const RETRY_MAX_MS: u64 = 1_000;
 
 /// Between two inquiries about one payment, in milliseconds.

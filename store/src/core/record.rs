@@ -45,7 +45,7 @@ pub enum Record {
         /// Its amount.
         cents: Cents,
     },
-    /// An attempt is about to be made (invariant 9).
+    /// An attempt is about to be made (`intent_before_first_byte`).
     Intended {
         /// The payment.
         ordinal: Ordinal,

@@ -113,7 +113,7 @@ impl Summary {
     /// Takes note of an issued time, which must not be before the last one.
     ///
     /// # Panics
-    /// When time goes back: then the order that every window rests on is gone (invariant 20).
+    /// When time goes back: then the order that every window rests on is gone (`time_never_goes_back`).
     pub fn issue(&mut self, requested_at: Timestamp) -> Slot {
         let ms = requested_at.as_ms();
         assert_eq!(Timestamp::from_ms(ms), requested_at, "requestedAt is whole milliseconds");
@@ -199,7 +199,7 @@ impl Summary {
     /// Marks an entry as charged.
     ///
     /// # Panics
-    /// When it is charged already: charged is final (invariant 7).
+    /// When it is charged already: charged is final (`charged_and_dead_are_final`).
     pub fn charge(&mut self, slot: Slot, processor: Processor, cents: Cents) {
         let at = slot.0 as usize;
         let entry = &mut self.issued[at];

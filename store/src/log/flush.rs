@@ -132,7 +132,7 @@ impl Flusher {
     }
 }
 
-/// Invariant 24: no further answer, no second try.
+/// `disk_error_ends_the_store`: no further answer, no second try.
 pub fn end_process(what: &str, error: &io::Error) -> ! {
     tracing::error!(
         "the log failed to {what}: {error}; the store ends, because what the disk holds is unknown now"

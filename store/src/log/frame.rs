@@ -16,7 +16,7 @@
 //!   of the last frame of the segment before). A frame that passes by itself but does not follow is no continuation.
 //! * `sequence` numbers the first record of the frame, from 1, over all segments.
 //! * `durable` is the last record that was known to be flushed when the frame was written. Damage at or before it is
-//!   corruption, damage after it a torn tail (invariant 23).
+//!   corruption, damage after it a torn tail (`damage_is_refused`).
 //! * A frame without records is a witness: it calls the last record durable where no other frame follows.
 //!
 //! All numbers are little-endian. Any bytes can be given to the decoders.

@@ -13,7 +13,7 @@
 //! | a header of another version | refused, with both numbers |
 //!
 //! So what is recovered is a prefix of what was appended, and it holds every record that was known to be durable
-//! (invariants 22 and 23). A segment is begun before the one before is flushed, so the tail that a loss of power tears may
+//! (`recovered_is_a_prefix` and `damage_is_refused`). A segment is begun before the one before is flushed, so the tail that a loss of power tears may
 //! reach over several. Reading changes nothing on disk: a crash in the middle of it changes nothing either.
 
 use super::frame::{self, FORMAT_VERSION, Frame, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, Sequence};

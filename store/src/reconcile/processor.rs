@@ -1,4 +1,4 @@
-//! A processor's own books, asked over HTTP (CONTRACT section 2): `GET /admin/payments-summary` for a window and
+//! A processor's own books, asked over HTTP (docs/contract.md): `GET /admin/payments-summary` for a window and
 //! `GET /payments/{id}` for a payment. Both answer while the processor fails its payments.
 //!
 //! A call that gets no answer, or one that is about the moment (408, 429, 5xx), is repeated up to [`TRIES_MAX`] times.

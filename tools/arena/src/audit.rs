@@ -1,7 +1,7 @@
 //! The audits: what we say beside what the processors hold, for the same window at the same instant.
 //!
 //! The auditor is a user of the judge of its own: it asks all three sides at once, sleeps, and asks again, from the
-//! start until the run is over (CONTRACT section 3). A side that does not answer counts as zeros, as in the original,
+//! start until the run is over (docs/contract.md). A side that does not answer counts as zeros, as in the original,
 //! so an audit that fails is a difference like any other. Amounts are kept beside the counts that the judge compares,
 //! because they may show an error of cents that it does not look for.
 

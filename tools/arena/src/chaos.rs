@@ -1,4 +1,4 @@
-//! `arena chaos`: real processes under load, everything in MONEY's list of faults, and a comparison of three sides.
+//! `arena chaos`: real processes under load, every fault of docs/failures.md, and a comparison of three sides.
 //!
 //! A run is a number of rounds ([`round`]), each with the next seed, a fresh system, and a [`schedule`] that the seed
 //! decides. It begins with sequences of faults that once broke a promise ([`staged`]). Then, under an open loop of payments ([`load`]) processes are killed, stopped and asked to end, the store's disk

@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-/// Every request of the judge gives up after this (CONTRACT section 3).
+/// Every request of the judge gives up after this (docs/contract.md).
 pub const TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Fields of an answer's head; servers send about five.

@@ -1,4 +1,4 @@
-//! The judge: everything that it does between its first request and its last (CONTRACT section 3).
+//! The judge: everything that it does between its first request and its last (docs/contract.md).
 //!
 //! Purges all three sides, then lets three things run at once from the same instant: users that ramp up, one auditor,
 //! and the changes of the stages, each of them four requests one after the other as the original makes them. It is over

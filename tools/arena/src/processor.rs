@@ -1,4 +1,4 @@
-//! One simulated payment processor, as CONTRACT section 2 describes the real one, and the command `arena processors`.
+//! One simulated payment processor, as docs/contract.md describes the real one, and the command `arena processors`.
 //!
 //! What matters to whoever calls a processor is the order in which it does things, so that order is the design:
 //!

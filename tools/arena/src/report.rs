@@ -23,11 +23,11 @@ use wire::{Cents, PaymentId, PerProcessor, Processor, Timestamp};
 /// Of each kind of fault, the ids that are written out.
 pub const IDS_SHOWN_MAX: usize = 20;
 
-/// What a processor does at most, for the clairvoyant: 800 calls at once (CONTRACT section 2), and recordings at a rate
+/// What a processor does at most, for the clairvoyant: 800 calls at once (docs/contract.md), and recordings at a rate
 /// that none reaches on one machine with everything else; a real one gets through "some thousands" a second.
 const CAPACITY: Capacity = Capacity { calls_max: 800, record_gap_us: 50 };
 
-/// How long after its `requestedAt` a call is sent at the latest (MONEY: a lease not begun within 50 ms goes back).
+/// How long after its `requestedAt` a call is sent at the latest (docs/money.md: a lease not begun within 50 ms goes back).
 const SENT_WITHIN_US: u64 = 50_000;
 
 /// Exit statuses of a fight and of chaos, as the help of `arena` tells them.

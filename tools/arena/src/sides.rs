@@ -2,7 +2,7 @@
 //!
 //! [`Ours`] is the entry under test at its public port; [`Theirs`] is one processor, with the token that everything
 //! under its `/admin/` wants. Both keep one connection. A side that was given the judge's tally enters there how long
-//! each answer took, because the judge's percentile counts all its requests (CONTRACT section 3).
+//! each answer took, because the judge's percentile counts all its requests (docs/contract.md).
 //!
 //! Sums of money are read as JSON numbers in double precision and rounded to cents, which is exact up to 2^53 cents.
 

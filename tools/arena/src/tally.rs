@@ -39,7 +39,7 @@ pub struct Posted {
 pub enum Fate {
     /// A 2xx: the payment must be settled once.
     Accepted,
-    /// 4xx or 503: it must not be settled, ever (CONTRACT section 5).
+    /// 4xx or 503: it must not be settled, ever (docs/http.md).
     Refused,
     /// No answer, or one that leaves it open: it may be settled or not, but not twice.
     Unknown,

@@ -1,4 +1,4 @@
-//! One user of the judge: posts a payment, waits for the answer, sleeps a second, and again (CONTRACT section 3).
+//! One user of the judge: posts a payment, waits for the answer, sleeps a second, and again (docs/contract.md).
 //!
 //! A user has a connection of its own and keeps it. Its request is made once; only the id in it changes. A user that
 //! has begun a payment finishes it, and its sleep, even when the run is over meanwhile: the judge ends with its last

@@ -1,4 +1,4 @@
-//! The simulated processor against CONTRACT section 2, over real sockets and with injected time.
+//! The simulated processor against docs/contract.md, over real sockets and with injected time.
 //!
 //! The clock is paused, and a task that never rests keeps the runtime from moving it while bytes are still on their way
 //! through the kernel: only [`advance`] moves it. What a test has to wait for it asks for, through the processor's own

@@ -5,7 +5,7 @@
 //! each processor behaves at every microsecond, how many calls it runs at once, and when the sums are taken.
 //!
 //! The world. A call sent at `s` is due at `c(s) = s + delay(s)`: the delay is read on arrival and the failure flag at
-//! `c(s)` (CONTRACT section 2), so it is worth sending only if the processor does not fail then. It is recorded at or
+//! `c(s)` (docs/contract.md), so it is worth sending only if the processor does not fail then. It is recorded at or
 //! after `c(s)`, recordings of one processor are [`Capacity::record_gap_us`] apart, and from `s` until then it is one
 //! of the at most [`Capacity::calls_max`] open ones. It counts if it is recorded by the end.
 //!

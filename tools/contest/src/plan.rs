@@ -1,6 +1,6 @@
 //! What the judge does and when: users, amount, fees, stages, audits, and how the end is counted.
 //!
-//! Two plans are the competition's own (CONTRACT section 3); any other is drawn from a seed ([`crate::draw`]) or a JSON file
+//! Two plans are the competition's own (docs/contract.md); any other is drawn from a seed ([`crate::draw`]) or a JSON file
 //! of the same shape, read by [`Plan::read`]. A plan is data: nothing here runs, and nothing here knows an address.
 //!
 //! Invariants of every [`Plan`] that exists
@@ -64,7 +64,7 @@ pub struct AuditRule {
     pub difference: Difference,
 }
 
-/// How an audit counts (CONTRACT section 3).
+/// How an audit counts (docs/contract.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Difference {

@@ -1,4 +1,4 @@
-//! The judge's arithmetic: what a run is worth (CONTRACT section 3).
+//! The judge's arithmetic: what a run is worth (docs/contract.md).
 //!
 //! Score = (gross - fees) x (1 + bonus - fine). Amounts are whole cents until the last multiplication; the p99 is
 //! whole hundredths of a millisecond, because the judge rounds it so before it computes the bonus. A run that settled

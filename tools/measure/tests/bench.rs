@@ -25,7 +25,7 @@ fn figure(found: &serde_json::Value, contestant: &str, metric: usize) -> f64 {
     of.unwrap_or_else(|| panic!("no {contestant} in {found:#}"))["turns"][0][metric].as_f64().unwrap()
 }
 
-/// How long lb or an api holds a payment before it is refused because a process is away (CONTRACT section 5), in
+/// How long lb or an api holds a payment before it is refused because a process is away (docs/http.md), in
 /// milliseconds: a machine that gives a process no turn for so long has refusals, too, and no fault of ours.
 const HOLD_MS: f64 = 1_000.0;
 

@@ -1,4 +1,4 @@
-//! Each unsafe variant of the rules that MONEY.md names must be found by the simulation. Runs only with the feature
+//! Each unsafe variant of the rules that docs/money.md names must be found by the simulation. Runs only with the feature
 //! `mutants`, which no release build has:
 //!
 //! ```text

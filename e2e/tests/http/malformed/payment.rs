@@ -1,4 +1,4 @@
-//! Whether a request is a payment that may be accepted: CONTRACT section 5 once more, by a JSON recogniser and an
+//! Whether a request is a payment that may be accepted: docs/http.md once more, by a JSON recogniser and an
 //! arithmetic that have nothing of the product in them.
 
 use super::reference::Request;

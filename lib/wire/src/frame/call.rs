@@ -58,7 +58,7 @@ pub const CALL_OVERDUE_MS: u64 = 30_000;
 /// answers one in 5 s.
 pub const HEALTH_FRESH_MS: u64 = 150;
 
-/// What became of an attempt, as far as its own api can prove it (MONEY.md, table of events).
+/// What became of an attempt, as far as its own api can prove it (docs/money.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// 200: recorded now.

@@ -4,7 +4,7 @@
 //! [`Ledger::books`] gives count and sum; [`Ledger::charges`] gives the payments behind them, page by page. The time of a
 //! charge is that of its payment's entry in the summary, or stands in the summary's list of foreign charges.
 //!
-//! A window below `now` gets no new attempt (invariant 20). Beyond what is charged there, a processor may hold the
+//! A window below `now` gets no new attempt (`time_never_goes_back`). Beyond what is charged there, a processor may hold the
 //! payments that have an attempt without an answer, and what a purge left behind of such payments.
 //!
 //! One page looks at [`SCAN_LEN`] payments and lists at most [`CHARGES_MAX`] of them, in about half a millisecond: an

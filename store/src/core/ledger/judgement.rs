@@ -1,6 +1,6 @@
 //! What an accept or a report proves, as records for [`Ledger::apply`]. Nothing changes here.
 //!
-//! The rules are those of MONEY.md: positive evidence counts from anybody and at any time; a negative answer counts for the
+//! The rules are those of docs/money.md: positive evidence counts from anybody and at any time; a negative answer counts for the
 //! attempt that got it, and for no other; an answer without proof is no answer.
 
 use super::{Flight, Ledger, Standing, Verdict};
@@ -39,7 +39,7 @@ impl Ledger {
     /// time that never goes back. True in the second place when the time is fresh.
     ///
     /// # Panics
-    /// When the move rule forbids it (invariant 8).
+    /// When the move rule forbids it (`move_only_after_no`).
     #[must_use]
     pub fn intend(&self, ordinal: Ordinal, processor: Processor, now_ms: u64) -> (Record, bool) {
         assert!(
@@ -155,7 +155,7 @@ impl Ledger {
         conflicted.into_iter().chain(settles.then_some(charged)).collect()
     }
 
-    /// A negative answer counts once, and only for the attempt that got it (invariant 11).
+    /// A negative answer counts once, and only for the attempt that got it (`evidence_only_grows`).
     fn negative(
         &self,
         ordinal: Ordinal,

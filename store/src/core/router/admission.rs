@@ -6,7 +6,7 @@ use super::config::{LATE_WORTHWHILE_AT, OUT_MAX};
 use crate::core::calls::Calls;
 use wire::Processor;
 
-/// Between two canaries to one processor (DESIGN.md, router).
+/// Between two canaries to one processor (docs/routing.md).
 const CANARY_INTERVAL_MS: u64 = 100;
 
 /// How many canaries one processor may owe an answer before the next one waits for [`HUNG_INTERVAL_MS`].

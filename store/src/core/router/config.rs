@@ -2,7 +2,7 @@
 
 use wire::{PerProcessor, Processor};
 
-/// What a processor runs at once (CONTRACT section 2).
+/// What a processor runs at once (docs/contract.md).
 const RUNNING_MAX: usize = 800;
 
 /// What waits there for a place before its limiter turns anybody away.

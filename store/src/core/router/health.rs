@@ -7,7 +7,7 @@ use wire::Processor;
 use wire::frame::Health;
 
 /// Between two health calls to one processor: from the answer to the one before, which was sent earlier, or from a lease that
-/// brought none (CONTRACT section 2: a processor answers one in 5 s, whichever client asks).
+/// brought none (docs/contract.md: a processor answers one in 5 s, whichever client asks).
 const HEALTH_INTERVAL_MS: u64 = 5_200;
 
 /// A health call without an answer for so long is given up: the processor holds it for at most two windows.

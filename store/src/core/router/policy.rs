@@ -10,11 +10,11 @@ use super::{Route, Router};
 use crate::core::calls::Calls;
 
 /// Payments a second that a processor gets through on an idle machine: of the "some thousands" of
-/// CONTRACT section 2. Only an estimate of what could be settled after the last payment; the sending itself is bound by
+/// docs/contract.md. Only an estimate of what could be settled after the last payment; the sending itself is bound by
 /// answers.
 const FLUSH_PER_S: f64 = 4_000.0;
 
-/// Between the last payment and the judge's count lies the second that its users sleep (CONTRACT section 3).
+/// Between the last payment and the judge's count lies the second that its users sleep (docs/contract.md).
 const END_NOTICE_MS: u64 = 1_000;
 
 /// Between two canaries to the dear processor while others wait for the cheap one: that they could go there at the last

@@ -67,7 +67,7 @@ pub enum Told {
 }
 
 impl Told {
-    /// What an answer with this status says (CONTRACT section 5); `None` is no answer.
+    /// What an answer with this status says (docs/http.md); `None` is no answer.
     #[must_use]
     pub fn of(status: Option<u16>) -> Self {
         match status {

@@ -3,7 +3,7 @@
 //!
 //! What is injected is the error alone; the kernel has not been asked, so a write that "fails" has written nothing and a
 //! flush has flushed nothing. The store uses `pwrite64` and `fdatasync` for its log and for nothing else, so its sockets
-//! are not hit. After an error the store must end with status 74 and be startable again (invariant 24).
+//! are not hit. After an error the store must end with status 74 and be startable again (`disk_error_ends_the_store`).
 //!
 //! strace detaches when it gets SIGTERM, and the kernel detaches for it when it dies; either way the store goes on.
 

@@ -57,7 +57,7 @@ const CROWD_EVERY: Duration = Duration::from_secs(2);
 /// Between two summaries.
 const SUMMARY_EVERY: Duration = Duration::from_millis(200);
 
-/// A second (invariant 21), and as much again for a machine that is busy with everything at once.
+/// A second (`summary_within_a_second`), and as much again for a machine that is busy with everything at once.
 pub const SUMMARY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After a stop, how long what was held up by it may still be late: what lb gives an api, and some.

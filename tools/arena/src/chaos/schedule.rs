@@ -44,7 +44,7 @@ const OUTAGE_MS: (u64, u64) = (1_100, 1_600);
 /// The store is spared by one seed of so many.
 const SPARED_EVERY: u64 = 3;
 
-/// The longest stop and the longest late answer (MONEY, faults to survive), and what they are of a round at most.
+/// The longest stop and the longest late answer (docs/failures.md), and what they are of a round at most.
 const STOP_MS_MAX: u64 = 30_000;
 const LATE_MS_MAX: u64 = 35_000;
 const ROUND_SHARE_MAX: u64 = 4;

@@ -191,7 +191,7 @@ impl Service {
         }
     }
 
-    /// The order of CONTRACT section 2: limiter, binding, delay, failure flag, recording.
+    /// The order of docs/contract.md: limiter, binding, delay, failure flag, recording.
     async fn pay(self: Arc<Self>, request: Request<Incoming>, breaker: Arc<Breaker>) -> Reply {
         let fault = self.conduct.with_payment();
         if fault == Some(PaymentFault::TooMany) {
@@ -319,7 +319,7 @@ impl Service {
     }
 
     fn answer_strangely(&self, turn: usize, payment: Payment) -> Reply {
-        // Where a processor gives one of these before it would insert (CONTRACT section 2), there is no row.
+        // Where a processor gives one of these before it would insert (docs/contract.md), there is no row.
         const EARLY: [u16; 4] = [401, 403, 404, 405];
         const STRANGE: [u16; 5] = [201, 202, 204, 302, 307];
         let is_early = turn.is_multiple_of(3);

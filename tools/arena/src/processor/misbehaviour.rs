@@ -17,7 +17,7 @@
 //!
 //! Who is hit follows from a count and not from chance, so a share of 25 % is every fourth call. The bytes at which
 //! something breaks off are swept, one further each time. No misbehaviour takes back what a processor's answer proves
-//! (CONTRACT section 2): a row is kept with none of the statuses that say that nothing was recorded.
+//! (docs/contract.md): a row is kept with none of the statuses that say that nothing was recorded.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
-/// Calls that may wait for later windows (CONTRACT section 2).
+/// Calls that may wait for later windows (docs/contract.md).
 const WAITING_MAX: usize = 2;
 
 /// The shortest window, which keeps the arithmetic defined.

@@ -85,7 +85,7 @@ pub struct StackBenchArgs {
     pub apis: u8,
 }
 
-/// Clients of the step at a fixed rate, which is PERFORMANCE's.
+/// Clients of the step at a fixed rate, as in docs/results.md.
 const RATE_CLIENTS: u16 = 64;
 
 /// Measures.

@@ -1,4 +1,4 @@
-//! `measure stalls`: what somebody who stands still costs the others (invariant 28: at most a tenth of the time in
+//! `measure stalls`: what somebody who stands still costs the others (`stalls_stay_local`: at most a tenth of the time in
 //! which a payment is accepted).
 //!
 //! Each contestant has a stack of its own and the same load, twice: once for the stack to find out whatever it finds out
@@ -46,7 +46,7 @@ const METRICS: &[Metric] = &[
     Metric::shown("shortest refusal", "ms", 0),
 ];
 
-/// Connections of the load, as many as PERFORMANCE's.
+/// Connections of the load, as in docs/results.md.
 const CONNECTIONS: usize = 64;
 
 /// Segments of a client that does not read, in bytes: a server's buffer for it is some tens of these.

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use wire::Cents;
 
-/// Clients of a fixed rate (PERFORMANCE measures saturation with as many).
+/// Clients of a fixed rate (docs/results.md).
 pub const CONNECTIONS: u32 = 64;
 
 /// What each payment of a fixed rate is about.

@@ -1,4 +1,4 @@
-//! A payment processor in simulated time, as CONTRACT section 2 has it: limiter, delay read on arrival, failure flag read
+//! A payment processor in simulated time, as docs/contract.md has it: limiter, delay read on arrival, failure flag read
 //! after it, a database with one exit, one health call in a window.
 //!
 //! It keeps what an audit needs to know of each row: when it was stamped, recorded, and told to the store.

@@ -126,7 +126,7 @@ impl Ledgers {
     }
 
     /// Windows around every row, and the whole. Lost rows make sums differ by design, so worlds with some skip this. A
-    /// foreign row that is met by a repetition counts with the time and amount of the attempt before (MONEY.md, 422), so
+    /// foreign row that is met by a repetition counts with the time and amount of the attempt before (docs/money.md), so
     /// worlds with foreign rows are compared as a whole and in count.
     fn check_windows(&self, core: &Core, expected: &PerProcessor<Vec<Row>>) -> Result<(), String> {
         for (name, rows) in expected.iter() {

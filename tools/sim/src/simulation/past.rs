@@ -1,4 +1,4 @@
-//! Windows that are past do not change (invariant 18), asked after each turn of the store.
+//! Windows that are past do not change (`past_windows_never_change`), asked after each turn of the store.
 //!
 //! After a turn the newest window is looked for that is over: before it ends nothing is open or unknown, a tombstone's
 //! attempt included, and nothing will be issued any more. By the next turn it must count what it counted, unless a turn

@@ -1,4 +1,4 @@
-//! A payment processor that does everything that CONTRACT section 2 and MONEY.md say one may do, and all of it often.
+//! A payment processor that does everything that docs/contract.md and docs/money.md say one may do, and all of it often.
 
 use contest::chance::Chance;
 use std::collections::{BTreeMap, BTreeSet};

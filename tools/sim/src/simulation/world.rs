@@ -403,7 +403,7 @@ impl<'a> World<'a> {
             && self.apis.iter().all(|api| api.begun_us.is_empty() && api.desk.is_some())
     }
 
-    /// Payments that only an operator can end (invariant 4): without an answer once, and refused for good since.
+    /// Payments that only an operator can end (`accepted_is_charged_once`): without an answer once, and refused for good since.
     fn stuck(&self, core: &Core) -> u64 {
         let ledger = core.ledger();
         ledger.flights().keys().filter(|ordinal| ledger.is_only_asked_for(**ordinal)).count() as u64
