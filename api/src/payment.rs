@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_payment_is_refused() {
+    fn a_body_without_a_payment_is_refused() {
         for text in [
             "",
             " ",

@@ -55,7 +55,7 @@ fn an_api_that_is_stopped_is_passed_over_until_it_answers_again() {
 }
 
 #[test]
-fn a_balancer_that_is_asked_to_end_answers_what_has_begun() {
+fn on_sigterm_lb_answers_requests_that_have_begun() {
     let mut system = System::start();
     let mut clients: Vec<Connection> = (0..5).map(|_| system.lb().connect()).collect();
     for client in &mut clients {

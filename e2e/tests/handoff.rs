@@ -1,4 +1,4 @@
-//! Mode hand-off with the real processes: clients outlive the api that serves them, and where nobody can know what was
+//! Mode hand-off with the real processes: clients outlive the api that serves them, and where it is unknown what was
 //! answered their connection is reset.
 
 use crate::harness::client::{Connection, End};
@@ -21,7 +21,7 @@ fn held(system: &System) -> [u64; 2] {
 
 /// A client of its own, and the index of the api that has it.
 fn one_client(system: &mut System) -> (Connection, usize) {
-    system.until("nobody else is there", |system| lb_metric(system, "lb_connections") == 0);
+    system.until("no other client is left", |system| lb_metric(system, "lb_connections") == 0);
     let mut connection = system.hand_off().connect();
     connection.set_timeout(READY_TIMEOUT);
     assert_eq!(connection.ask(&get("/health")).map(|answer| answer.status), Ok(200));
@@ -219,7 +219,7 @@ fn pipelined_requests_are_answered_in_order_by_one_api_after_the_other() {
 fn an_answer_that_is_not_whole_is_not_continued_by_another_api() {
     let mut system = System::start();
     let (mut client, api) = one_client(&mut system);
-    // Far more answers than the sockets hold, and nobody reads them.
+    // Far more answers than the sockets hold, and they are not read.
     let mut writer = client.writer();
     let asking = std::thread::spawn(move || {
         use std::io::Write as _;
@@ -326,7 +326,7 @@ fn an_api_that_is_asked_to_end_without_a_balancer_answers_all_that_has_come() {
 }
 
 #[test]
-fn a_stopped_api_blocks_nobody_else() {
+fn a_stopped_api_blocks_no_other_client() {
     let mut system = System::start();
     system.apis[0].signal(Signal::SIGSTOP);
     // More than the control socket of the stopped one takes.
@@ -352,7 +352,7 @@ fn a_stopped_api_blocks_nobody_else() {
 }
 
 #[test]
-fn who_is_refused_by_an_api_is_forgotten() {
+fn a_client_that_an_api_refuses_is_forgotten() {
     let few = Setup { api_args: vec!["--connections-max", "3"], ..Setup::default() };
     let mut system = System::start_as(few, None);
     let mut clients: Vec<Connection> = (0..20).map(|_| system.hand_off().connect()).collect();
@@ -366,7 +366,7 @@ fn who_is_refused_by_an_api_is_forgotten() {
 }
 
 #[test]
-fn who_goes_while_there_is_no_api_is_forgotten() {
+fn a_client_that_leaves_while_no_api_is_there_is_forgotten() {
     let mut system = System::start();
     system.apis.iter_mut().for_each(|api| api.kill());
     system.until("no api is left", |system| system.hand_off_admin().status("/health") == Some(503));
@@ -381,7 +381,7 @@ fn who_goes_while_there_is_no_api_is_forgotten() {
 #[test]
 fn a_connection_that_either_side_ends_is_forgotten() {
     let mut system = System::start();
-    system.until("nobody else is there", |system| lb_metric(system, "lb_connections") == 0);
+    system.until("no other client is left", |system| lb_metric(system, "lb_connections") == 0);
     let descriptors = system.hand_off.descriptors();
     let closing = b"GET /health HTTP/1.1\r\nHost: espora\r\nConnection: close\r\n\r\n";
     let mut clients: Vec<Connection> = (0..6).map(|_| system.hand_off().connect()).collect();
@@ -396,10 +396,10 @@ fn a_connection_that_either_side_ends_is_forgotten() {
     }
     assert!(system.hand_off.descriptors() > descriptors);
     drop(clients);
-    system.until("their copies are closed, though nobody comes and nobody asks", |system| {
+    system.until("their copies are closed, without a new client or a question", |system| {
         system.hand_off.descriptors() <= descriptors
     });
-    system.until("nobody is left", |system| lb_metric(system, "lb_connections") == 0);
+    system.until("no client is left", |system| lb_metric(system, "lb_connections") == 0);
     for (api, name) in [(system.api(0), "api1"), (system.api(1), "api2")] {
         system.until("not at the apis either", |_| {
             // The one that asks is one, and the balancer that forwards may keep some.

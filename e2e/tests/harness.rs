@@ -55,7 +55,7 @@ pub(crate) fn is_due(answer: &Result<u16, End>, expected: &[u16], is_in_time: bo
     }
 }
 
-/// An id that nobody has used.
+/// A fresh id.
 pub(crate) fn fresh_id() -> String {
     Uuid::new_v4().to_string()
 }
@@ -91,7 +91,7 @@ pub(crate) fn pay_with(fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     post("/payments", &format!("{fields}Content-Length: {len}\r\n"), body)
 }
 
-/// A `POST` whose length nobody adds.
+/// A `POST` without an added length.
 pub(crate) fn post(target: &str, fields: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     let mut bytes = format!("POST {target} HTTP/1.1\r\nHost: espora\r\n{fields}\r\n").into_bytes();
     bytes.extend_from_slice(body.as_ref());

@@ -157,7 +157,7 @@ fn an_api_without_descriptors_takes_clients_again_once_it_has_some() {
 }
 
 #[test]
-fn who_has_gone_leaves_its_slot_and_its_descriptor_to_the_next() {
+fn a_client_that_has_left_frees_its_slot_and_descriptor() {
     let few_slots = Setup { lb_args: vec!["--connections-max", "5"], ..Setup::default() };
     let few_descriptors = Setup { lb_descriptors: Some(64), ..Setup::default() };
     let last = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -273,7 +273,7 @@ fn read_sums(stream: &mut UnixStream, until: usize) {
 }
 
 #[test]
-fn what_waits_for_the_disk_is_bounded_and_said_once_it_is_flushed() {
+fn answers_that_wait_for_the_disk_are_bounded_and_sent_once_it_is_flushed() {
     const ASKED: usize = 200_000;
     let system = System::start_as(Setup { is_flushed: true, ..Setup::default() }, None);
     let mut stream = UnixStream::connect(system.store_path()).expect("the store listens");

@@ -84,7 +84,7 @@ impl Stub {
 }
 
 #[test]
-fn what_was_inserted_stays_whatever_becomes_of_the_answer() {
+fn an_inserted_row_stays_even_if_its_answer_is_lost() {
     let stub = Stub::start();
     let whole = stub.pay().0.bytes.len();
     for (kind, is_seen_ok) in
@@ -107,7 +107,7 @@ fn what_was_inserted_stays_whatever_becomes_of_the_answer() {
 }
 
 #[test]
-fn what_was_not_read_whole_is_not_inserted_and_not_answered() {
+fn an_incomplete_request_is_not_inserted_and_not_answered() {
     let stub = Stub::start();
     stub.misbehave(&json!({"payments": "cut_in_request", "turn": 7}));
     for _ in 0..300 {
@@ -141,7 +141,7 @@ fn an_answer_that_says_that_nothing_was_recorded_says_the_truth() {
 }
 
 #[test]
-fn garbage_and_floods_are_what_they_are_called() {
+fn garbage_and_floods_arrive() {
     let stub = Stub::start();
     stub.misbehave(&json!({"payments": "garbage"}));
     let kept: Vec<bool> = (0..4)
@@ -207,7 +207,7 @@ fn lost_rows_are_gone_and_told() {
 }
 
 #[test]
-fn what_is_no_misbehaviour_changes_nothing() {
+fn an_unknown_misbehaviour_changes_nothing() {
     let stub = Stub::start();
     for body in [r#"{"payments":"explode"}"#, r#"{"share":5}"#, "{"] {
         let seen = exchange(stub.addr, &request("PUT", "/admin/misbehaviour", body));

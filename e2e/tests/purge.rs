@@ -43,7 +43,7 @@ fn until_calm(system: &mut System, admin: &Way) {
         system.until("the api serves", |system| system.api(api).status("/health") == Some(200));
         system.until_done(api);
     }
-    system.until("nobody is there", |_| connections(admin) == "lb_connections 0");
+    system.until("no client is left", |_| connections(admin) == "lb_connections 0");
 }
 
 #[test]

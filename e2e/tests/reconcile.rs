@@ -117,14 +117,14 @@ fn rows_that_a_processor_loses_are_reported_by_their_ids_and_nothing_changes() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_said_and_is_no_difference() {
+fn an_impossible_comparison_is_reported_and_is_no_difference() {
     let processors = Processors::start();
     let mut system = System::start_as(Setup::default(), Some(&processors));
     assert_eq!(system.lb().ask(&pay(payment(&fresh_id(), "1"))).unwrap().status, 202);
     system.until_settled();
     let urls = PerProcessor(processors.addrs.0.map(|addr| format!("http://{addr}")));
-    let nobody = "http://127.0.0.1:1".to_owned();
-    let away = PerProcessor([urls[Processor::Default].clone(), nobody]);
+    let nowhere = "http://127.0.0.1:1".to_owned();
+    let away = PerProcessor([urls[Processor::Default].clone(), nowhere]);
     for (urls, token, advice) in [
         (&urls, "wrong", "PROCESSOR_TOKEN"),
         (&urls, "", "processor-token"),

@@ -245,7 +245,7 @@ fn a_client_that_the_next_balancer_has_no_descriptor_for_is_lost_and_no_other() 
 }
 
 #[test]
-fn a_purge_that_is_being_carried_out_is_taken_over_as_one_that_nobody_may_repeat() {
+fn a_purge_under_way_is_taken_over_and_not_repeated() {
     let setup = crate::harness::system::Setup { api_args: vec!["--purge", "open"], ..Default::default() };
     let mut system = System::start_as(setup, None);
     let mut client = system.hand_off().connect();
@@ -264,7 +264,7 @@ fn a_purge_that_is_being_carried_out_is_taken_over_as_one_that_nobody_may_repeat
 }
 
 #[test]
-fn who_has_come_before_a_balancer_is_asked_to_end_is_answered() {
+fn on_sigterm_lb_answers_clients_in_the_accept_queue() {
     // Whether it looks at the signal or at the clients first is chance.
     const ROUNDS: usize = 10;
     const CLIENTS: usize = 20;
@@ -331,7 +331,7 @@ fn a_balancer_that_is_not_told_to_go_ends_and_the_one_before_it_keeps_its_lock()
             // SAFETY: the kernel has just made it for us.
             break unsafe { OwnedFd::from_raw_fd(passage) };
         }
-        assert!(Instant::now() < deadline, "nobody wants to take over");
+        assert!(Instant::now() < deadline, "no balancer wants to take over");
         thread::sleep(PAUSE);
     };
     let said = || loop {
@@ -358,7 +358,7 @@ fn a_balancer_that_is_not_told_to_go_ends_and_the_one_before_it_keeps_its_lock()
 }
 
 #[test]
-fn a_balancer_that_nobody_takes_over_from_goes_on() {
+fn a_balancer_without_a_successor_goes_on() {
     let mut system = System::start();
     let mut clients: Vec<Connection> = (0..4).map(|_| system.hand_off().connect()).collect();
     for client in &mut clients {

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_heard_is_not_checked() {
+    fn a_backend_that_answers_is_not_checked() {
         let mut load = Load::default();
         load.on_answer(5_000);
         assert!(!load.is_due(5_000 + SILENCE_MS - 1) && load.is_due(5_000 + SILENCE_MS));

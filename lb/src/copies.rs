@@ -602,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_a_request_waits_for_a_second_and_who_has_none_until_it_goes() {
+    fn a_client_with_a_request_waits_for_a_second_and_a_silent_one_until_it_leaves() {
         let mut copies = Copies::new(3, 1, 3);
         for name in ["asking", "silent", "gone"] {
             copies.admit(name, 0).unwrap();

@@ -94,7 +94,7 @@ mod tests {
     use tokio::task::{spawn_local, yield_now};
 
     #[tokio::test(flavor = "local")]
-    async fn what_is_there_needs_no_place_and_a_place_is_used_again() {
+    async fn a_known_entry_needs_no_place_and_a_place_is_used_again() {
         let timeout = Deadlines::default();
         assert_eq!(timeout.wait(Instant::now(), ready(1)).await, Some(1));
         assert!(timeout.waits.borrow().places.is_empty());

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local", start_paused = true)]
-    async fn who_is_not_told_to_go_is_no_balancer() {
+    async fn a_balancer_that_is_not_released_does_not_balance() {
         let (ours, _theirs) = passage(&[Message::Go]);
         assert!(dismiss(ours).await.is_ok());
         let (never, _theirs) = passage(&[]);

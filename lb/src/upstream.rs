@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_api_says_is_no_answer() {
+    fn an_answer_that_no_api_gives_is_no_answer() {
         for bytes in [
             &b"HTTP/1.1 100 Continue\r\n\r\n"[..],
             b"HTTP/1.1 200 OK\r\n\r\n",

@@ -171,7 +171,7 @@ fn an_outage_behind_a_gateway_pins_few_payments_more_than_it_needs_to_notice_the
 }
 
 #[test]
-fn what_another_store_asked_is_no_answer_to_this_one() {
+fn an_inquiry_of_another_store_answers_nothing() {
     let asked = |store: &mut Store| {
         let calls = store.live_ms(1_100, |lease| (lease.kind == CallKind::Post).then_some(Outcome::Unclear));
         calls.into_iter().find(|lease| lease.kind == CallKind::Get).expect("it is asked for")

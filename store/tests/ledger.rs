@@ -203,7 +203,7 @@ fn a_row_with_the_same_amount_and_another_time_is_adopted_without_a_flag() {
 }
 
 #[test]
-fn what_a_purge_leaves_behind() {
+fn tombstones_of_a_purge() {
     for outcome in OUTCOMES.map(|make| make()) {
         let mut ledger = ledger();
         let attempt = intend(&mut ledger, HERE, 100);
@@ -315,7 +315,7 @@ fn requested_at_never_goes_back_and_repeats_while_unknown() {
 }
 
 #[test]
-fn what_is_cleared_again_and_again_takes_no_memory_for_ever() {
+fn repeated_clearing_takes_no_memory_for_ever() {
     let mut ledger = ledger();
     ledger.apply(&Record::Accepted { id: PaymentId(8), cents: Cents(5) });
     let other = Ordinal(1);

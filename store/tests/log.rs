@@ -67,7 +67,7 @@ fn read_back(dir: &Path) -> Result<(Vec<Record>, Recovered), RecoveryError> {
 }
 
 #[test]
-fn what_was_appended_is_there_after_an_end_without_notice() {
+fn appended_records_are_there_after_a_sudden_end() {
     for durability in [Durability::Process, Durability::Always] {
         let dir = TempDir::new().unwrap();
         let mut log = open(dir.path(), durability);

@@ -28,7 +28,7 @@ fn lease(ledger: &mut Ledger, ordinal: Ordinal, now_ms: u64) -> Record {
 }
 
 #[test]
-fn a_payment_takes_what_is_said_at_the_worst_mix_of_leases() {
+fn a_payment_takes_its_stated_bytes_at_the_worst_mix_of_leases() {
     let before = peak_bytes();
     let mut ledger = Ledger::new(usize::MAX, [0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321]);
     for number in 0..PAYMENTS {

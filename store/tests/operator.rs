@@ -283,7 +283,7 @@ fn nothing_is_decided_about_a_payment_while_an_api_keeps_the_socket_of_an_overdu
 }
 
 #[test]
-fn what_comes_after_its_deadline_changes_nothing() {
+fn a_request_after_its_deadline_changes_nothing() {
     let mut store = store(Stands::Dead);
     store.us = 5_000_000;
     for (deadline_us, is_in_time) in [(4_999_999, false), (5_000_000, true)] {
@@ -352,7 +352,7 @@ fn a_revived_dead_letter_is_sent_again_and_can_be_charged() {
 }
 
 #[test]
-fn what_contradicts_an_operator_later_is_a_conflict() {
+fn evidence_against_an_operator_is_a_conflict() {
     let mut store = store(Stands::Unknown);
     let attempt = {
         let ledger = store.core.ledger();

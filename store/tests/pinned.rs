@@ -314,7 +314,7 @@ fn settle(
 }
 
 #[test]
-fn what_may_have_been_charged_is_settled_within_two_delays_and_a_second_of_the_recovery() {
+fn a_pinned_payment_settles_within_two_delays_and_a_second_of_the_recovery() {
     use Trouble::{Fails, FailsInWords, Refuses, Resets, Stalls, Swallows};
     for trouble in [Fails, FailsInWords, Refuses, Resets, Stalls, Swallows] {
         // An api that tried to connect just before the recovery gives up a second later.

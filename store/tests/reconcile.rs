@@ -225,7 +225,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn what_a_processor_lost_altered_or_invented_is_found_and_nothing_else(
+    fn lost_altered_and_invented_rows_are_found_and_nothing_else(
         payments in proptest::collection::vec((any::<bool>(), 0_i64..200, kind()), 0..31),
         scale in prop_oneof![Just(1), Just(1_000), Just(50_000)],
         window_us in prop_oneof![Just(1), Just(7_000), Just(500_000), Just(20_000_000)],

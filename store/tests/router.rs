@@ -161,7 +161,7 @@ fn the_cheap_processor_gets_everything_while_it_works() {
 }
 
 #[test]
-fn one_that_fails_is_waited_for_and_then_the_dear_one_gets_what_is_too_much() {
+fn a_failing_processor_is_waited_for_and_the_dear_one_gets_the_excess() {
     let mut trial = Trial::new();
     trial.get_used_to(FALLBACK, 1);
     trial.receive_for_ms(30_000);
@@ -235,7 +235,7 @@ fn a_single_payment_after_a_long_time_waits_some_seconds() {
 }
 
 #[test]
-fn what_waited_for_both_goes_to_neither_before_the_cheap_one_was_heard() {
+fn payments_that_waited_for_both_go_to_neither_before_the_cheap_one_answers() {
     let mut trial = Trial::new();
     trial.get_used_to(DEFAULT, 2_000);
     trial.fail(FALLBACK, 1_000);
@@ -328,7 +328,7 @@ fn the_answer_to_an_old_call_says_nothing_about_the_delay_now() {
 }
 
 #[test]
-fn it_tells_what_it_believes_from() {
+fn the_reason_of_a_belief_is_told() {
     let mut trial = Trial::new();
     let why = |trial: &Trial| trial.router.why(DEFAULT, &trial.calls, trial.now_us).to_string();
     assert_eq!(why(&trial), "nothing was heard of it");
@@ -380,7 +380,7 @@ fn a_delay_beyond_the_audit_margin_is_left_to_the_health_call() {
 }
 
 #[test]
-fn what_a_processor_says_of_itself_keeps_a_canary_away_for_half_a_minute_at_the_most() {
+fn a_bad_health_call_keeps_canaries_away_for_half_a_minute_at_most() {
     let mut trial = Trial::new();
     trial.receive_for_ms(2);
     trial.get_used_to(DEFAULT, 1);

@@ -58,7 +58,7 @@ impl Way {
         connection.ask(request)
     }
 
-    /// The status of `GET target`; `None` when nobody answers.
+    /// The status of `GET target`; `None` without an answer.
     pub(crate) fn status(&self, target: &str) -> Option<u16> {
         self.ask(&get(target)).ok().map(|answer| answer.status)
     }

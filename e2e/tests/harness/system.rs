@@ -28,11 +28,11 @@ use wire::{PerProcessor, Processor};
 /// How long a test waits for anything, so that a hang ends: far longer than the slowest machine needs.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Between two looks at another process, of which nobody tells us.
+/// Between two looks at another process, that sends no event.
 const LOOK_PAUSE: Duration = Duration::from_millis(3);
 
-/// Where nobody listens, for systems without processors.
-const NOBODY: &str = "http://127.0.0.1:1";
+/// An address without a listener, for systems without processors.
+const NOWHERE: &str = "http://127.0.0.1:1";
 
 /// Where the balancer that hands off has its own socket.
 const HAND_OFF_DIR: &str = "hand-off";
@@ -140,7 +140,7 @@ impl System {
         let store = spawn_store(dir.path(), &setup);
         let apis: Vec<Process> =
             (1..=setup.apis).map(|number| spawn_api(dir.path(), &setup, processors, number)).collect();
-        // Nobody else may be given the port between its choice and its use.
+        // No other process may get the port between its choice and its use.
         static PORT: Mutex<()> = Mutex::new(());
         let port = PORT.lock().unwrap_or_else(PoisonError::into_inner);
         let [lb_addr, hand_off_addr] = free_addrs();
@@ -379,7 +379,7 @@ impl Process {
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a process id");
-        // It is not reaped while we have it, so its number is nobody else's.
+        // It is not reaped while we have it, so no other process has its number.
         kill(Pid::from_raw(pid), signal).expect("the process is there");
     }
 
@@ -390,7 +390,7 @@ impl Process {
         stat.rsplit(") ").next().is_some_and(|numbers| numbers.starts_with('T'))
     }
 
-    /// Memory that it really has and shares with nobody, in bytes: without the pages of its executable.
+    /// Memory that it really has and shares with no process, in bytes: without the pages of its executable.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("its numbers");
         let pages: Vec<u64> = statm.split(' ').filter_map(|pages| pages.parse().ok()).collect();
@@ -464,7 +464,7 @@ fn spawn_api(
             PerProcessor(addrs.0.map(|addr| format!("http://localhost:{}", addr.port())))
         }
         Some(addrs) => PerProcessor(addrs.0.map(|addr| format!("http://{addr}"))),
-        None => PerProcessor([NOBODY.to_owned(), NOBODY.to_owned()]),
+        None => PerProcessor([NOWHERE.to_owned(), NOWHERE.to_owned()]),
     };
     let args = [
         ("--socket-dir", dir),

@@ -406,7 +406,7 @@ fn other_versions_and_other_protocols_are_refused() {
         bad("zeros", vec![0; 100]),
         bad("only a line", b"hello\r\n\r\n".to_vec()),
         row(
-            "an upgrade to HTTP/2, which nobody has to take",
+            "an upgrade to HTTP/2, which no server has to take",
             health("Connection: Upgrade\r\nUpgrade: h2c\r\n"),
             200,
         ),
@@ -811,7 +811,7 @@ const SILENT: [(&str, Script); 9] = [
 ];
 
 #[test]
-fn what_is_not_complete_after_5_seconds_is_ended_and_nothing_is_accepted() {
+fn an_incomplete_request_is_ended_after_5_seconds_and_nothing_is_accepted() {
     let system = System::start();
     let recorded = system.recorded();
     let mut failures = Failures::default();

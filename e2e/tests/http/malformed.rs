@@ -183,7 +183,7 @@ fn try_all(system: &System, streams: &[Stream]) {
                 });
             }
         });
-        tally = shared.into_inner().expect("nobody panics");
+        tally = shared.into_inner().expect("no thread panics");
         let name = format!("the round from {:?} to {:?}", round[0].name, round[round.len() - 1].name);
         for way in system.ways() {
             let paid = way.ask(&pay(payment(&fresh_id(), "19.90"))).map(|answer| answer.status);
@@ -213,7 +213,7 @@ fn all_are_well(system: &System, failures: &mut Failures) {
 
 fn try_one(ways: &[Way], stream: &Stream, tally: &Mutex<Tally>) {
     let seen: Vec<_> = ways.iter().map(|way| (way, stream.exchange(way))).collect();
-    let mut tally = tally.lock().expect("nobody panics");
+    let mut tally = tally.lock().expect("no thread panics");
     let mut decisions: Vec<(&Way, Vec<u16>)> = Vec::new();
     for (way, seen) in &seen {
         let name = format!("{} ({way})", stream.shown());
@@ -326,7 +326,7 @@ fn mutant_streams() -> Vec<Stream> {
         .collect()
 }
 
-/// Nobody tells the server that nothing more will come.
+/// The client does not shut its side down.
 #[test]
 fn a_client_that_stays_is_answered_or_left_in_time() {
     let system = System::start();
@@ -341,7 +341,7 @@ fn a_client_that_stays_is_answered_or_left_in_time() {
     thread::scope(|scope| {
         let staying: Vec<_> = ways.iter().map(|way| scope.spawn(|| stay(way, &streams))).collect();
         for seen in staying {
-            let (flaws, recorded) = seen.join().expect("nobody panics");
+            let (flaws, recorded) = seen.join().expect("no thread panics");
             flaws.iter().for_each(|(name, flaw)| failures.note(name, "an answer that fits or an end", flaw));
             accepted += recorded;
         }
@@ -418,7 +418,7 @@ fn lb_sends_on_what_its_clients_have_sent_and_nothing_else() {
                         Err(flaw) => Some(flaw),
                     };
                     if let Some(flaw) = flaw {
-                        failures.lock().expect("nobody panics").note(
+                        failures.lock().expect("no thread panics").note(
                             &name,
                             "the answers to its requests",
                             flaw,
@@ -428,12 +428,12 @@ fn lb_sends_on_what_its_clients_have_sent_and_nothing_else() {
             });
         }
     });
-    let mut failures = failures.into_inner().expect("nobody panics");
+    let mut failures = failures.into_inner().expect("no thread panics");
     let mut sent: BTreeMap<String, usize> = BTreeMap::new();
     for request in streams.iter().flat_map(|stream| &stream.reading.requests) {
         *sent.entry(digest(request)).or_default() += 1;
     }
-    let seen = seen.lock().expect("nobody panics");
+    let seen = seen.lock().expect("no thread panics");
     println!("{} streams, {} requests, {} of them seen", streams.len(), sent.len(), seen.requests.len());
     for flaw in &seen.flaws {
         failures.note("the witness", "a request as lb writes it", flaw);

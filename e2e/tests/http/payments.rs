@@ -103,7 +103,7 @@ fn every_way_to_write_a_payment_is_accepted() {
 }
 
 #[test]
-fn what_is_no_payment_is_refused_and_not_recorded() {
+fn a_body_without_a_payment_is_refused_and_not_recorded() {
     let system = System::start();
     let bytes = |text: &[u8]| {
         let body = payment(ID, "19.90");
@@ -264,7 +264,7 @@ fn a_body_over_4_kib_is_refused_and_the_connection_closes() {
 }
 
 #[test]
-fn what_is_not_plain_json_is_refused_by_its_type() {
+fn a_body_of_another_type_is_refused() {
     let system = System::start();
     let of_type = |text: &str| pay_with(&format!("Content-Type: {text}\r\n"), payment(ID, "19.90"));
     let encoded = |text: &str| {
@@ -473,7 +473,7 @@ fn with_a_stopped_store_a_payment_is_unknown_and_repeating_it_is_safe() {
     let lb = system.lb();
     for id in &ids {
         let again = status(&lb, &pay(payment(id, "19.90")));
-        // Whether it was recorded before is just what nobody knew.
+        // Whether it was recorded before is what was unknown.
         if !matches!(again, Ok(200 | 202)) {
             failures.note("repeated", "200 or 202", format_args!("{again:?}"));
         }

@@ -61,7 +61,7 @@ fn an_unknown_path_is_not_found() {
 }
 
 #[test]
-fn what_is_for_operators_is_not_reached_over_http() {
+fn operations_are_not_reached_over_http() {
     let system = System::start();
     let mut rows = Vec::new();
     for target in
@@ -223,7 +223,7 @@ fn an_open_purge_forgets_everything() {
         &system,
         &[
             row("without a length", request("POST", "/purge-payments"), 200),
-            row("with a token that nobody wants", purge("X-Rinha-Token: Xq7zNeverEchoed\r\n"), 200),
+            row("with a token that is not asked for", purge("X-Rinha-Token: Xq7zNeverEchoed\r\n"), 200),
             row("GET", get("/purge-payments"), 405).allow(POST_ONLY),
             row("DELETE", request("DELETE", "/purge-payments"), 405).allow(POST_ONLY),
             row("OPTIONS", request("OPTIONS", "/purge-payments"), 204).allow(POST_ONLY),

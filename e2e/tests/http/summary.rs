@@ -145,7 +145,7 @@ fn a_window_counts_what_lies_in_it_with_both_ends_included() {
     failures.finish();
 }
 
-/// Pays with various amounts at one api until it is told to end, or nobody can be left to tell it.
+/// Pays with various amounts at one api until it is told to end, or its owner is gone.
 fn pay_until(way: &Way, is_over: &AtomicBool) {
     let (mut connection, deadline) = (way.connect(), Instant::now() + 3 * READY_TIMEOUT);
     for number in 0_u32.. {
@@ -190,7 +190,7 @@ fn read_until_grown(
 }
 
 #[test]
-fn what_one_api_has_told_is_in_the_next_sum_of_the_other() {
+fn a_charge_reported_to_one_api_is_in_the_next_sum_of_the_other() {
     let processors = Processors::start();
     // Nothing waits for the one that fails.
     let setup = Setup { store_args: vec!["--fee-default", "5", "--fee-fallback", "5"], ..Setup::default() };

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_is_refused_however_it_comes() {
+    fn a_bad_chunk_is_refused_however_it_is_cut() {
         let long =
             |line: &str, len: usize| format!("{line}{}\r\na\r\n0\r\n\r\n", "a".repeat(len)).into_bytes();
         let many = "1\r\na\r\n".repeat(BODY_BYTES_MAX);

@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_given_back_while_there_is_no_room_is_told_of_later() {
+    async fn a_client_that_finds_no_room_is_given_back_later() {
         const CLIENTS: u32 = 2_000;
         let page = Page::create(CLIENTS as usize).unwrap();
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
@@ -589,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_have_ended_are_found_once_and_no_others() {
+    fn ended_clients_are_found_once_and_no_others() {
         let (ours, theirs) = both_sides();
         let place = |ticket| Place::new(Rc::clone(&theirs), ticket).unwrap();
         let tickets = [0, 63, 64, 128, 199].map(|slot| Ticket { slot, generation: GENERATION_MASK });

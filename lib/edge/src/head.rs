@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_of_a_head_is_found_where_it_stands() {
+    fn fields_of_a_head_are_found_where_they_stand() {
         let bytes =
             b"\r\nPOST /a?b HTTP/1.1\r\nX: y\r\nHost: a\r\ncontent-TYPE:  text/x \r\nX-Rinha-Token: t\r\n\
             Content-Encoding: br\r\nExpect: 100-continue\r\nConnection: a, Close\r\n\r\nbody";
@@ -467,7 +467,7 @@ mod tests {
 
         /// A head is the same however much of the next request is there already.
         #[test]
-        fn what_follows_a_head_changes_nothing(
+        fn bytes_behind_a_head_change_nothing(
             parts in prop::collection::vec(
                 prop::sample::select(vec!["A: b\r\n", "Host: x\r\n", "\n", "\r\n", "Content-Length: 3\r\n", "\t", "\0", "x"]),
                 0..8,

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_what_its_client_has_to_know() {
+    fn an_answer_has_the_fields_that_its_client_needs() {
         let here = Asker::default();
         assert_eq!(
             text(&Reply::json(StatusCode::OK, "{}"), here),

@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn who_expects_a_word_gets_it_once_and_who_goes_on_without_it_does_not() {
+    fn a_client_that_expects_100_gets_it_once_unless_it_goes_on() {
         let head = PAYMENT.replace("\r\n\r\nbody", "\r\nExpect: 100-continue\r\n\r\n");
         let mut reader = Reader::default();
         reader.push(head.as_bytes());

@@ -970,7 +970,7 @@ mod tests {
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     #[tokio::test(flavor = "local", start_paused = true)]
-    async fn who_is_told_to_go_on_has_no_more_time_than_others() {
+    async fn a_client_that_got_100_has_no_more_time_than_others() {
         let edge = Rc::new(Edge::new(1));
         let (stream, mut client) = pair();
         tokio::task::spawn_local(edge.serve(stream, None, ok));
@@ -1011,7 +1011,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
-    async fn what_has_come_before_a_drain_is_answered() {
+    async fn requests_that_came_before_a_drain_are_answered() {
         let edge = Rc::new(Edge::new(2));
         let (stream, mut client) = pair();
         client.write_all(REQUEST).unwrap();
@@ -1028,7 +1028,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local", start_paused = true)]
-    async fn who_has_just_come_has_a_moment_for_its_first_request_when_a_process_ends() {
+    async fn a_fresh_connection_has_a_moment_for_its_first_request_when_a_process_ends() {
         let edge = Rc::new(Edge::new(2));
         let mut both = clients(&edge, 2);
         let (mut silent, mut late) = (both.remove(0), both.remove(0));

@@ -62,7 +62,7 @@ mod tests {
     use std::net::{Ipv4Addr, TcpStream};
 
     /// Lets one client come in silence and then one that asks; tells whether that one is there to be accepted first.
-    fn who_asks_comes_first() -> bool {
+    fn clients_with_a_request_come_first() -> bool {
         let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         listener.set_nonblocking(false).unwrap();
         let address = listener.local_addr().unwrap();
@@ -92,8 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_comes_before_who_is_silent_and_both_come() {
+    fn deferred_accept_prefers_clients_that_have_sent_a_request() {
         // To a machine that stands still for a second both come in turn.
-        assert!((0..5).any(|_| who_asks_comes_first()));
+        assert!((0..5).any(|_| clients_with_a_request_come_first()));
     }
 }

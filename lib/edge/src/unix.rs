@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
-    async fn what_finds_no_room_is_written_once_there_is_some() {
+    async fn bytes_without_room_are_written_once_there_is_some() {
         let (mut ours, mut theirs) = pair();
         let sent: Vec<u8> = (0..4_000_000_u32).map(|number| u8::try_from(number % 251).unwrap()).collect();
         let reader = thread::spawn(move || {

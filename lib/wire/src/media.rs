@@ -229,7 +229,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_clients_call_json_is_json() {
+    fn real_content_types_of_json_are_json() {
         for (client, text, expected) in [
             ("curl --json, requests json=, axios, k6 and Go as told, HTTPie", "application/json", true),
             ("axios before 1.0", "application/json;charset=utf-8", true),

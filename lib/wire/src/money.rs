@@ -212,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(cents in 1..=AMOUNT_MAX.0) {
+        fn written_bytes_are_read_back(cents in 1..=AMOUNT_MAX.0) {
             prop_assert_eq!(Cents::from_json_number(&Cents(cents).to_string()), Ok(Cents(cents)));
         }
 

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_time_is_refused() {
+    fn a_malformed_time_is_refused() {
         for text in [
             "",
             "2025-07-15",
@@ -269,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(us in 0..253_402_300_799_999_999_i64) {
+        fn written_bytes_are_read_back(us in 0..253_402_300_799_999_999_i64) {
             let time = Timestamp(us);
             prop_assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
             prop_assert!(time.to_string().ends_with('Z'));

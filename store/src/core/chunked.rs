@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "index out of bounds")]
-    fn what_lies_a_chunk_behind_the_end_is_nothing() {
+    fn an_index_a_chunk_behind_the_end_is_nothing() {
         let mut array = Chunked::default();
         array.extend(0..CHUNK_LEN + 5);
         let _ = array[2 * CHUNK_LEN];

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_back_goes_before_what_is_younger() {
+    fn a_returned_payment_goes_before_younger_ones() {
         let mut queue = Queue::default();
         for number in 0..5 {
             queue.push(Ordinal(number));

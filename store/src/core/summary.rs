@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_compaction_keeps_is_found_again_and_sums_are_the_same() {
+    fn a_compaction_keeps_entries_and_sums() {
         let mut summary = Summary::default();
         let slots: Vec<Slot> = (0..100).map(|ms| summary.issue(Timestamp::from_ms(ms))).collect();
         // Every third is charged, every seventh is in flight, the others are forgotten.

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_not_read_as_one() {
+    fn foreign_bytes_are_not_read_as_an_answer() {
         let texts: [&[u8]; 5] = [b"", b"{}", b"<html>", b"[1]", br#"{"totalRequests":-1,"totalAmount":1}"#];
         for text in texts {
             assert_eq!((sum(text), row(text, PaymentId(1))), (None, None));

@@ -76,7 +76,7 @@ pub struct Spec {
     pub is_verbose: bool,
 }
 
-/// The end of a child that nobody asked to stop.
+/// The unplanned end of a child.
 #[derive(Clone, Debug)]
 pub struct Exit {
     /// Which child.
@@ -118,7 +118,7 @@ struct Life {
 }
 
 impl Child {
-    /// Starts and supervises. Every end that [`Child::stop`] did not ask for is sent to `exits`; when nobody takes them
+    /// Starts and supervises. Every end that [`Child::stop`] did not ask for is sent to `exits`; when they are not read
     /// they are dropped.
     #[must_use]
     pub fn start(spec: Spec, terminal: Terminal, exits: mpsc::Sender<Exit>) -> Self {
@@ -184,7 +184,7 @@ impl Supervisor {
             self.life.pid.set(None);
             let (lived, is_planned) = (began.elapsed(), self.life.is_end_planned.take());
             let tail = tail(&self.spec.log);
-            // Nobody who reads them has to be there, and a full queue holds the exits that matter: the first ones.
+            // There may be no reader, and a full queue holds the exits that matter: the first ones.
             let _ =
                 self.exits.try_send(Exit { name: self.spec.name.clone(), outcome, lived, is_planned, tail });
             let mut pause = self.life.away.take();
@@ -242,7 +242,7 @@ impl Supervisor {
 
     async fn end(&self, mut process: Process, deadline: Instant) -> Stopped {
         if let Some(pid) = self.life.pid.take() {
-            // It may have ended meanwhile; it is not reaped yet, so the signal reaches nobody else.
+            // It may have ended meanwhile; it is not reaped yet, so the signal reaches no other process.
             let _ = kill(pid, Signal::SIGTERM);
         }
         match timeout_at(deadline, process.wait()).await {
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
-    async fn what_cannot_be_started_is_an_exit_too() {
+    async fn a_failed_start_is_an_exit() {
         let dir = tempfile::tempdir().unwrap();
         let mut spec = shell(dir.path(), "");
         spec.program = "/nowhere/at/all".into();

@@ -159,7 +159,7 @@ impl Client {
     }
 }
 
-/// True while the other side has neither closed the connection nor said anything that nobody asked for.
+/// True while the other side has neither closed the connection nor sent bytes unasked.
 ///
 /// Costs no system call as long as nothing arrived: tokio remembers that the last read left nothing.
 fn is_idle(stream: &TcpStream) -> bool {
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn what_ends_early_or_is_not_http_is_a_failure() {
+    async fn a_short_or_foreign_answer_is_a_failure() {
         for piece in [&b""[..], b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok", b"HTTP/1.1 2"] {
             assert!(matches!(ask(vec![piece]).await, Err(Failure::Lost(_))), "{}", piece.escape_ascii());
         }

@@ -1,7 +1,7 @@
 //! The stack in containers, for `arena fight --compose`: checked, started, measured by its control groups, taken down.
 //!
 //! It is the entry as it would be submitted (`docker-compose.yml`) beside simulated processors, under a project name
-//! of its own, so that a stack that somebody runs by hand is never touched. Whatever happens after the start, the
+//! of its own, so that a stack that was started by hand is never touched. Whatever happens after the start, the
 //! containers and their volumes are removed again. What they used is read where the kernel counts it, because what an
 //! engine's own statistics say is a rate and comes late.
 
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_before_does_not_count() {
+    fn usage_before_the_start_does_not_count() {
         let at = |cpu_us, throttled_periods| Used {
             name: "lb".to_owned(),
             cpu_us,

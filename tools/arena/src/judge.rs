@@ -71,7 +71,7 @@ pub struct End {
     pub at_us: u64,
     /// How the processors behaved.
     pub timelines: PerProcessor<Timeline>,
-    /// Sums that nobody gave, and why.
+    /// Sums that are missing, and why.
     pub failures: Vec<String>,
 }
 

@@ -237,7 +237,7 @@ fn limit(group: &Group, Cpus { quota_us }: Cpus, Megabytes(bytes): Megabytes) ->
     settings.into_iter().try_for_each(|(folder, name, value)| write(&folder.join(name), &value))
 }
 
-/// With version 2, a group below which groups with limits can be made: the root of the hierarchy for whoever may, else
+/// With version 2, a group below which groups with limits can be made: the root of the hierarchy if we may, else
 /// our own. A group with limits below it may have no process in it, so everybody in ours moves into one of its own.
 fn delegated(own: Group) -> anyhow::Result<Group> {
     let all = "+cpu +memory";

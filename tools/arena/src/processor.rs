@@ -1,6 +1,6 @@
 //! One simulated payment processor, as docs/contract.md describes the real one, and the command `arena processors`.
 //!
-//! What matters to whoever calls a processor is the order in which it does things, so that order is the design:
+//! The order of its steps decides what a caller may conclude, so that order is the design:
 //!
 //! ```text
 //!            service future, dropped when the caller hangs up   :  task of its own, runs to its end

@@ -41,7 +41,7 @@ impl RunDir {
         }
     }
 
-    /// Leaves the folder where it is, for whoever looks into what happened.
+    /// Leaves the folder where it is, for a later look.
     #[must_use]
     pub fn keep(self) -> PathBuf {
         match self {

@@ -1,4 +1,4 @@
-//! The sides that are compared: ours, and each processor, asked over HTTP by whoever needs to know.
+//! The sides that are compared: ours, and each processor, asked over HTTP.
 //!
 //! [`Ours`] is the entry under test at its public port; [`Theirs`] is one processor, with the token that everything
 //! under its `/admin/` wants. Both keep one connection. A side that was given the judge's tally enters there how long

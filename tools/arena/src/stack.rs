@@ -344,7 +344,7 @@ async fn report_exits(mut exits: mpsc::Receiver<Exit>, seen: Rc<RefCell<Vec<Exit
             (false, false) => ended(&exit, "is started again"),
         });
         let mut seen = seen.borrow_mut();
-        // However many are killed on purpose, the ends that nobody planned have room of their own.
+        // However many are killed on purpose, unplanned ends have room of their own.
         if seen.iter().filter(|other| other.is_planned == exit.is_planned).count() < EXITS_MAX {
             seen.push(exit);
         }
@@ -468,7 +468,7 @@ fn arguments<const N: usize>(flags: [(&str, String); N]) -> Vec<OsString> {
     flags.into_iter().flat_map(|(flag, value)| [OsString::from(flag), OsString::from(value)]).collect()
 }
 
-/// Addresses that nobody listens on at this moment.
+/// Addresses without a listener at this moment.
 ///
 /// Asked before anything is started: otherwise it might be a stranger who answers that everything is well. All are held
 /// at once, so that no two free ports are the same.

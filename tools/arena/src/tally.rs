@@ -5,7 +5,7 @@
 //! as latency of the system under test.
 //!
 //! Ids are random UUIDs of version 4 from a generator of a few instructions. Asking the kernel for each would be a
-//! system call a payment; nobody guesses these ids, they only have to differ.
+//! system call a payment; these ids need not be unguessable, they only have to differ.
 
 use crate::client::Failure;
 use hdrhistogram::Histogram;

@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-/// Writes a result to standard output. Whoever has stopped reading wants no more of it.
+/// Writes a result to standard output. A reader that has gone wants no more of it.
 pub fn print(text: impl fmt::Display) {
     let _ = write!(io::stdout(), "{text}");
 }
@@ -46,7 +46,7 @@ impl Terminal {
         if self.is_silent {
             return;
         }
-        // A bar that is not drawn swallows what is printed above it. Standard error that is gone is nobody's loss.
+        // A bar that is not drawn swallows what is printed above it. Standard error may be gone.
         if self.is_interactive {
             let _ = self.bars.println(text);
         } else {

@@ -68,7 +68,7 @@ fn nothing_is_lost_or_doubled_under_every_fault_there_is() {
     }
     // On a slow machine some kills meet a process that is not back yet.
     let killed: u64 = counts(&totals, "killed").values().sum();
-    let missed = faults.get("kill that met nobody").copied().unwrap_or(0);
+    let missed = faults.get("kill that met no process").copied().unwrap_or(0);
     assert!(killed + missed >= 30, "{killed} processes were killed, {missed} were not there");
     assert_eq!(totals["purges"], 1);
     if totals["has_disk_faults"] == true {

@@ -186,7 +186,7 @@ async fn a_payment_is_recorded_once_and_can_be_looked_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_bound_is_refused_on_a_connection_that_stays_usable() {
+async fn an_unbindable_body_is_refused_and_the_connection_stays_usable() {
     let mut caller = Caller::connect(start().await).await;
     for body in ["", "{}", "{", "null", &payment(1, "\"x\"", TIME), &payment(1, "1", "yesterday")] {
         assert_eq!(caller.pay(body).await.status, 400, "{body}");

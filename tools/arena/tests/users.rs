@@ -133,13 +133,13 @@ async fn a_connection_lost_in_mid_request_leaves_the_payment_unknown() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn nobody_listening_is_a_failed_request() {
+async fn a_refused_connection_is_a_failed_request() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     drop(listener);
     let start = Instant::now();
     let tally = Rc::new(Tally::new(start, 1, 1));
-    let request = PaymentRequest::new("nobody", Cents(1));
+    let request = PaymentRequest::new("nowhere", Cents(1));
     let user = User { client: Client::new(addr.into(), TIMEOUT), request, tally: Rc::clone(&tally) };
     user.run(start, start + Duration::from_millis(500)).await;
     assert_eq!(tally.failures().get("not connected"), Some(&1));

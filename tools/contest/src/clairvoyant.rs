@@ -123,7 +123,7 @@ pub struct Best {
     pub settled: PerProcessor<usize>,
     /// How many of them are in flight for longer than the margin.
     pub late: usize,
-    /// Payments that nobody could settle in time.
+    /// Payments that no router could settle in time.
     pub unsettled: usize,
 }
 

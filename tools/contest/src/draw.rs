@@ -1,4 +1,4 @@
-//! Random plans: what a judge might play that nobody has seen. A seed is a plan, here and in `arena fight random`.
+//! Random plans: what an unseen judge might play. A seed is a plan, here and in `arena fight random`.
 //!
 //! | what | drawn from |
 //! |---|---|
@@ -96,7 +96,7 @@ fn stages(chance: &mut Chance, duration_ms: u64) -> Vec<Stage> {
     let wanted = chance.between(4, 11);
     let on_grid = chance.percent(50);
     let mut begins: Vec<u64> = vec![1_000];
-    // Whoever does not fit after so many draws stays away; there are at least 11 places for 9.
+    // A stage that does not fit after so many draws is left out; there are at least 11 places for 9.
     for _ in 0..1_000 {
         let at = if on_grid {
             chance.between(1, duration_ms / GRID_MS) * GRID_MS

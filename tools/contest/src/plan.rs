@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_a_rule_is_refused_by_name() {
+    fn a_broken_rule_is_refused_by_name() {
         let good = serde_json::to_value(Plan::preview()).unwrap();
         for (path, value, named) in [
             ("/users", 0.into(), "users"),

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_settled_counts_for_nothing_and_too_much_disqualifies() {
+    fn unsettled_payments_count_for_nothing_and_too_many_disqualify() {
         let fees = PerProcessor([0.0, 0.0]);
         let late = score(10, &settled(3, 4, 100), &fees, 11.0, false);
         assert_eq!((late.total, late.lag, late.disqualified), (7.0, 3, false));

@@ -1,4 +1,4 @@
-//! How fast and how small it is, each figure beside what somebody else does with the same work.
+//! How fast and how small it is, each figure beside what another program does with the same work.
 //!
 //! Machines differ and drift, so everything that is compared is measured in turn, in one session, and told as a ratio;
 //! see `comparison`. No figure is asserted anywhere: a table is for people, and the program that printed it is how to

@@ -1,4 +1,4 @@
-//! The measurements do measure: the shortest form of some of them, with real processes. What the figures are is nobody's
+//! The measurements do measure: the shortest form of some of them, with real processes. The figures are not this test's
 //! business here.
 
 use std::process::Command;
@@ -60,7 +60,7 @@ fn the_least_balancers_serve_every_connection_as_lb_does() {
 }
 
 #[test]
-fn who_stands_still_costs_the_others_no_payment() {
+fn a_stalled_peer_costs_the_others_no_payment() {
     let found = measure(&["stalls", "--modes", "hand-off", "--for", "1", "--rate", "200", "--clients", "20"]);
     let stalled = ["a stalled processor", "a stalled api", "clients that do not read"];
     for contestant in stalled.into_iter().chain(["undisturbed", "undisturbed again (A/A)"]) {

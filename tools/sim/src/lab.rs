@@ -24,7 +24,7 @@ use summary::Summary;
 use verdict::Verdict;
 use wire::PerProcessor;
 
-/// Random plans that are judged if nobody says how many: about a minute on two cores.
+/// Random plans that are judged by default: about a minute on two cores.
 const PLANS: u64 = 1_000;
 
 /// The same for a plan that is named. Its seeds differ in what takes how long, and in nothing else.

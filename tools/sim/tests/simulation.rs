@@ -18,7 +18,7 @@ fn seeds_from_env(default: u64) -> std::ops::Range<u64> {
 }
 
 #[test]
-fn who_stops_reading_a_story_breaks_nothing() {
+fn a_reader_that_leaves_breaks_nothing() {
     let mut arena = Command::new(env!("CARGO_BIN_EXE_sim"))
         .args(["simulate", "--tell", "1"])
         .stdout(Stdio::piped())

@@ -1,5 +1,5 @@
 //! Kinds of malformed and hostile requests. Each is an ordinary payment with one thing wrong with it, as far as that can
-//! be, so that whoever overlooks the one thing accepts the payment.
+//! be, so that a reader that overlooks the one flaw accepts the payment.
 //!
 //! Those of [`malformed`] are never accepted. Those of [`hostile`] are legal, or may be read by the RFC, and are made for
 //! parsers that disagree; the reference says what they mean.
@@ -167,7 +167,7 @@ fn request_lines() -> Vec<Kind> {
             ("a method outside ASCII", b"P\xd6ST /payments HTTP/1.1"),
             ("a method in small letters", b"post /payments HTTP/1.1"),
             ("a method in mixed letters", b"Post /payments HTTP/1.1"),
-            ("a method that nobody knows", b"BREW /payments HTTP/1.1"),
+            ("a method that is unknown", b"BREW /payments HTTP/1.1"),
             ("a method longer than it", b"POSTS /payments HTTP/1.1"),
             ("a method cut", b"POS /payments HTTP/1.1"),
             ("a method in quotes", b"\"POST\" /payments HTTP/1.1"),
@@ -975,7 +975,7 @@ fn second_requests() -> Vec<Kind> {
             [&b"GET /health HTTP/1.1\r\nHost: espora\r\nConnection: close\r\n\r\n"[..], &pay(body())].concat()
         }),
         whole("a payment behind HTTP/1.0", [&b"GET /health HTTP/1.0\r\n\r\n"[..], &pay(body())].concat()),
-        whole("a payment behind a method that nobody knows", [request("BREW", "/"), pay(body())].concat()),
+        whole("a payment behind a method that is unknown", [request("BREW", "/"), pay(body())].concat()),
         whole("a payment behind CONNECT", [request("CONNECT", "espora:80"), pay(body())].concat()),
         whole("a payment cut, behind 20 others", {
             let whole = pay(body());
@@ -1172,7 +1172,7 @@ pub(crate) fn hostile() -> Vec<Kind> {
         ),
         with("an upgrade to WebSocket", "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
         with("an expectation", "Expect: 100-continue\r\n"),
-        with("an expectation that nobody knows", "Expect: a-miracle\r\n"),
+        with("an expectation that is unknown", "Expect: a-miracle\r\n"),
         with("another method in a field", "X-HTTP-Method-Override: DELETE\r\n"),
         with(
             "another target in fields",

@@ -37,7 +37,7 @@ pub(crate) struct Seen {
 /// Listens until this process ends.
 pub(crate) fn listen(path: &Path, seen: &Arc<Mutex<Seen>>) {
     let _ = fs::remove_file(path);
-    let listener = UnixListener::bind(path).expect("nobody else is there");
+    let listener = UnixListener::bind(path).expect("the path is free");
     let seen = Arc::clone(seen);
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -45,7 +45,7 @@ pub(crate) fn listen(path: &Path, seen: &Arc<Mutex<Seen>>) {
             let stream = stream.expect("a descriptor is left");
             thread::spawn(move || {
                 if let Some(flaw) = serve(stream, &seen) {
-                    seen.lock().expect("nobody panics").flaws.push(flaw);
+                    seen.lock().expect("no thread panics").flaws.push(flaw);
                 }
             });
         }
@@ -80,7 +80,7 @@ fn serve(mut stream: UnixStream, seen: &Mutex<Seen>) -> Option<String> {
         let digest = digest(request);
         let answer =
             format!("HTTP/1.1 405 Method Not Allowed\r\nallow: {digest}\r\ncontent-length: 0\r\n\r\n");
-        seen.lock().expect("nobody panics").requests.entry(digest).or_insert((0, text)).0 += 1;
+        seen.lock().expect("no thread panics").requests.entry(digest).or_insert((0, text)).0 += 1;
         stream.write_all(answer.as_bytes()).ok()?;
         bytes.clear();
     }

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_purge_leaves_behind_may_be_at_its_processor_and_the_world_is_another() {
+    fn tombstones_count_as_in_flight_and_the_epoch_changes() {
         let mut world = World::new(10);
         world.add(0, Processor::Fallback, 5, Fate::InFlight);
         let before = world.ledger.books(Timestamp(0), Bounds::default());

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thawed_ledger_knows_what_the_frozen_one_knew() {
+    fn a_loaded_ledger_equals_the_saved_one() {
         let before = ledger();
         let mut after = Ledger::new(1000, KEY);
         thaw(&mut after, &bytes_of(&before)).expect("what was written is read");

@@ -75,7 +75,7 @@ mod tests {
     const SECOND_US: u64 = 1_000_000;
 
     #[test]
-    fn what_is_longer_ago_than_the_window_does_not_count() {
+    fn events_before_the_window_do_not_count() {
         let mut recent = Recent::new(0);
         for second in 0..=WINDOW_S {
             recent.note(second * 100, second * SECOND_US);

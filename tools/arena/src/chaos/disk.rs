@@ -42,7 +42,7 @@ pub enum Met {
     Slow,
     /// The store ended with status 74.
     Ended,
-    /// The store ended in another way: somebody else's fault, or one of the store.
+    /// The store ended in another way: by another fault, or by one of its own.
     EndedOtherwise,
     /// Nothing was written meanwhile, or strace could not attach.
     Missed,
@@ -87,7 +87,7 @@ pub async fn inject(stack: &Stack, fault: DiskFault) -> anyhow::Result<Met> {
     Ok(met)
 }
 
-/// The statuses of the store's ends that nobody planned.
+/// The statuses of the store's unplanned ends.
 fn ends(stack: &Stack) -> Vec<Option<i32>> {
     let exits = stack.exits();
     let of_store = exits.iter().filter(|exit| exit.name == "store" && !exit.is_planned);

@@ -155,7 +155,7 @@ impl Injector {
         let hit: Vec<String> =
             names.into_iter().filter(|name| self.stack.end(name, Signal::SIGKILL, away)).collect();
         if hit.is_empty() {
-            return self.count("kill that met nobody");
+            return self.count("kill that met no process");
         }
         self.count(format!("kill {target}"));
         if is_recovering {
@@ -258,7 +258,7 @@ impl Injector {
         self.misbehave(processor, |set| set.payments = None).await
     }
 
-    /// Ends of processes that nobody meant, with the last lines of their logs.
+    /// Unplanned ends of processes, with the last lines of their logs.
     #[must_use]
     pub fn strange_ends(&self) -> Vec<String> {
         let mut io_ends = *self.io_ends.borrow();

@@ -12,7 +12,7 @@
 //! | gives up at a 503 | 10 | no row, ever: a 503 says that nothing was recorded |
 //! | 64 at once with one id | one each [`CROWD_EVERY`] | a 2xx for all of them, 202 for one at most |
 //!
-//! Somebody reads the summary meanwhile: 200 or 503, within a second ([`SUMMARY_TIMEOUT`], with its slack), unless a
+//! A reader asks for the summary meanwhile: 200 or 503, within a second ([`SUMMARY_TIMEOUT`], with its slack), unless a
 //! process is stopped.
 //!
 //! Bounds: [`EXCHANGES_MAX`] requests at a time, [`OPEN_MAX`] payments that are not certain yet; beyond that a payment
@@ -172,7 +172,7 @@ impl Load {
             let is_calm = was_calm && self.is_calm();
             let is_good = match &outcome {
                 Ok(200 | 503) => !is_calm || began.elapsed() <= SUMMARY_TIMEOUT,
-                // A balancer that was killed answers nobody.
+                // A killed balancer does not answer.
                 Err(Failure::Unconnected(_) | Failure::Lost(_)) => true,
                 Err(Failure::TimedOut) => !is_calm,
                 // The balancer gives up on two apis that are stopped.

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_charged_is_read_from_a_check_of_the_log() {
+    fn charges_are_read_from_a_check_of_the_log() {
         let text = "log                /x, sound\ncharged, default   12 payments, 34.56\ncharged, fallback  0 payments, 0.00\n";
         let sums = read_check(text).unwrap();
         assert_eq!(sums[Processor::Default], Settled { count: 12, amount: Cents(3_456) });

@@ -110,13 +110,13 @@ impl Round {
         Ok(Self { stack, run_dir, load, injector, schedule, store, seed })
     }
 
-    /// The load, for whoever shows how it goes.
+    /// The load, for the progress display.
     #[must_use]
     pub fn load(&self) -> Rc<Load> {
         Rc::clone(&self.load)
     }
 
-    /// The faults, for whoever shows how it goes.
+    /// The faults, for the progress display.
     #[must_use]
     pub fn injector(&self) -> Rc<Injector> {
         Rc::clone(&self.injector)
@@ -259,7 +259,7 @@ fn line_to(text: &mut String, line: fmt::Arguments<'_>) {
     writeln!(text, "{line}").expect("a string grows");
 }
 
-/// Assertions that failed, whoever ended the process afterwards.
+/// Assertions that failed, even if a kill ended the process afterwards.
 fn panics(logs: &Path) -> Vec<String> {
     let files = std::fs::read_dir(logs).into_iter().flatten().flatten();
     let texts = files.filter_map(|file| Some((file.file_name(), std::fs::read_to_string(file.path()).ok()?)));

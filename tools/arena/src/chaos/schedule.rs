@@ -49,7 +49,7 @@ const STOP_MS_MAX: u64 = 30_000;
 const LATE_MS_MAX: u64 = 35_000;
 const ROUND_SHARE_MAX: u64 = 4;
 
-/// Draws of a moment for a fault that must not come near another; after that it hits somebody else.
+/// Draws of a moment for a fault that must not come near another; after that it hits another process.
 const DRAWS_MAX: usize = 50;
 
 /// Who is killed, stopped or asked to end.

@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_uncertain_may_be_charged_once_or_not_at_all() {
+    fn an_uncertain_payment_may_be_charged_once_or_not_at_all() {
         let verdict = judge(|round| {
             told(round, 3, &[None]);
             told(round, 4, &[Some(504)]);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_purged_is_in_no_sum_and_still_never_on_both() {
+    fn a_purged_payment_is_in_no_sum_and_never_on_both() {
         let purge = |round: &mut Round| {
             round.book.begin_world();
             round.ours = Ours::default();

@@ -80,7 +80,7 @@ impl ProcessorsArgs {
 /// # Errors
 /// When an address cannot be bound.
 pub async fn run(args: ProcessorsArgs) -> anyhow::Result<()> {
-    // Handled before anything is said to be ready: whoever reads the line may send the signal at once.
+    // Handled before anything is said to be ready: a reader of the line may send the signal at once.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     wire::socket::raise_descriptor_limit();

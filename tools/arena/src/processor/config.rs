@@ -6,7 +6,7 @@ use wire::Processor;
 /// What one simulated processor is like.
 #[derive(Clone, Debug)]
 pub struct ProcessorConfig {
-    /// Which of the two it plays; only its name, for whoever looks at the process.
+    /// Which of the two it plays; only its name, for a look at the process.
     pub name: Processor,
     /// Fee for one payment in basis points (hundredths of a percent), 0 to 10,000.
     pub fee_bp: u32,

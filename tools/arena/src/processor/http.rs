@@ -214,7 +214,7 @@ impl Service {
         self.conduct.observe_running(self.limiter.running());
         if let Some(fault) = fault {
             let misbehaving = tokio::spawn(self.misbehave(fault, payment, permit, breaker));
-            return misbehaving.await.expect("the handler does not panic, and nobody aborts it");
+            return misbehaving.await.expect("the handler does not panic, and it is not aborted");
         }
         let (delay, is_instant) = {
             let state = self.state();
@@ -231,7 +231,7 @@ impl Service {
             drop(permit);
             reply
         });
-        handler.await.expect("the handler does not panic, and nobody aborts it")
+        handler.await.expect("the handler does not panic, and it is not aborted")
     }
 
     /// What happens after binding, whether or not the caller is still there.
@@ -526,7 +526,7 @@ async fn read(body: Incoming) -> Result<Bytes, StatusCode> {
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
-        // The caller hung up or broke the framing; nobody is there to read this.
+        // The caller hung up or broke the framing; there is no reader.
         Err(_) => Err(StatusCode::BAD_REQUEST),
     }
 }

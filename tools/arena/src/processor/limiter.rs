@@ -54,7 +54,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     #[tokio::test]
-    async fn those_who_wait_run_in_the_order_of_arrival_and_the_rest_is_refused() {
+    async fn waiting_calls_run_in_the_order_of_arrival_and_the_rest_is_refused() {
         let limiter = Arc::new(Limiter::new(1, 3));
         let running = limiter.enter().await.unwrap();
         let (sender, mut entered) = mpsc::unbounded_channel();

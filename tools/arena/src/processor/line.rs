@@ -133,7 +133,7 @@ impl AsyncWrite for Line {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let line = self.get_mut();
         if line.is_over {
-            // Nobody answers a request of which it has not read the end.
+            // No server answers a request whose end it has not read.
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if line.breaker.is_set.load(Ordering::Relaxed) {

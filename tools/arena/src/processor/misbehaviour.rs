@@ -1,6 +1,6 @@
 //! What a processor does wrong on purpose: the list, who is hit, and what was seen meanwhile.
 //!
-//! The official ones know a delay and a failure flag. Real ones also break off, lie, flood and forget, and whoever
+//! The official ones know a delay and a failure flag. Real ones also break off, lie, flood and forget, and a client that
 //! pays through them has to survive that. `arena chaos` sets a misbehaviour while a processor runs:
 //!
 //! ```text

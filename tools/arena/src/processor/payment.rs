@@ -4,7 +4,7 @@
 //! that is well formed but does not end in `Z` binds, and only the database refuses it, later and with a 500 that has
 //! a body. That is why [`Payment`] carries a flag for it and not an error.
 //!
-//! Stricter than the real one, for inputs that nobody in the competition sends: a missing or repeated field, another
+//! Stricter than the real one, for inputs that no entry of the competition sends: a missing or repeated field, another
 //! letter case of a key, an amount in a string, and an amount beyond [`AMOUNT_MAX`] are all unbindable here.
 
 use super::rows::Row;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_payment_does_not_bind() {
+    fn a_body_without_a_payment_does_not_bind() {
         let time = "2025-07-15T12:34:56.000Z";
         for amount in
             ["\"19.90\"", "null", "true", "[]", "1e9", "1e400", "1e-400", "1e2147483648", "-1e-2147483648"]

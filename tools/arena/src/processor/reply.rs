@@ -1,7 +1,7 @@
 //! What a processor says: each answer with its status, headers and text.
 //!
 //! Numbers are written from integers, money in cents and fees in basis points, and so are exact. Texts that the real
-//! one has and nobody depends on are shorter here.
+//! one has and no client depends on are shorter here.
 
 use super::rows::{Row, Sum};
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! The rate limit of `GET /payments/service-health`: one call in each fixed window, whoever makes it.
+//! The rate limit of `GET /payments/service-health`: one call in each fixed window, from all clients together.
 //!
 //! ```text
 //!   call 1   2 3 4

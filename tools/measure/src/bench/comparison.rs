@@ -113,7 +113,7 @@ impl Comparison {
         self.contestants[at].turns.push(figures.to_vec());
     }
 
-    /// What somebody has of one metric; nothing when nothing was entered.
+    /// What a contestant has of one metric; nothing when nothing was entered.
     #[must_use]
     pub fn spread(&self, name: &str, metric: &str) -> Option<Spread> {
         let at = self.metrics.iter().position(|other| other.name == metric)?;

@@ -1,6 +1,6 @@
 //! The least that a balancer can cost, in both of lb's modes, in a thread that does nothing else.
 //!
-//! * hand-off: accept, send, close, to each backend in turn. It watches nothing and remembers nobody: a client whose
+//! * hand-off: accept, send, close, to each backend in turn. It watches and remembers nothing: a client whose
 //!   backend dies is lost, one that no backend takes waits for ever.
 //! * forward: what a client sends goes to the backend that is its own, over a connection of its own, and what comes from
 //!   there goes back, all of it unread.
@@ -118,7 +118,7 @@ fn forward(listener: &TcpListener, sockets: &[PathBuf]) -> anyhow::Result<()> {
                 Some(Way { client, backend }) => pass(backend, client, &mut block),
                 None => Ok(()),
             };
-            // Whoever ends has said all with what has come so far, which is at most one request or one answer.
+            // A side that ends has sent all of it by now, which is at most one request or one answer.
             if passed.is_err() || event.events().contains(EpollFlags::EPOLLRDHUP) {
                 *way = None;
             }

@@ -121,7 +121,7 @@ pub fn serve(args: &FixedServerArgs) -> anyhow::Result<()> {
         server.watch(Watched::Passing(handoff::bind_control(path)?))?;
     }
     if let Some(path) = &args.ask {
-        server.ask(path).with_context(|| format!("nobody to ask at {}", path.display()))?;
+        server.ask(path).with_context(|| format!("no server to ask at {}", path.display()))?;
     }
     terminal::print(format_args!("listening on {listens}\n"));
     server.run()
@@ -225,7 +225,7 @@ impl Server {
                 let accepted =
                     accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
                 let balancer = accepted.into_iter().map(|fd| {
-                    // SAFETY: the kernel has just made it for this process, and nobody else has its number.
+                    // SAFETY: the kernel has just made it for this process, and no other code has its number.
                     let control = unsafe { OwnedFd::from_raw_fd(fd) };
                     Watched::Balancer(Balancer { control, source: None })
                 });

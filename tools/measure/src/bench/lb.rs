@@ -76,7 +76,7 @@ pub fn lb(args: &LbArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
             let addr = if process.is_some() { addr } else { alone };
             let measured = Measured::of(args, process.as_ref(), addr)?;
             let floor = floor.get_or_insert(measured.latency);
-            if *proxy != Proxy::Nobody {
+            if *proxy != Proxy::Without {
                 comparison.enter(name, &measured.figures(floor));
             }
         }
@@ -93,14 +93,14 @@ pub fn lb(args: &LbArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
     Ok(vec![comparison])
 }
 
-/// Nobody first, then lb, which the ratios are to, and lb again at the end.
+/// No balancer first, then lb, which the ratios are to, and lb again at the end.
 fn contestants(
     args: &LbArgs,
     ground: &Ground,
     comparison: &mut Comparison,
 ) -> anyhow::Result<Vec<(String, Proxy)>> {
     let modes = ground.lb_modes(&args.modes, comparison)?;
-    let mut proxies = vec![Proxy::Nobody];
+    let mut proxies = vec![Proxy::Without];
     proxies.extend(modes.iter().cloned().map(Proxy::Lb));
     for other in [Proxy::LeastForward, Proxy::LeastHandOff, Proxy::Nginx, Proxy::Haproxy] {
         match other.is_installed() {

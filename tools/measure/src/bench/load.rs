@@ -141,7 +141,7 @@ impl Load {
     /// Connects, sends, and waits for the last answer.
     ///
     /// # Errors
-    /// When nobody accepts connections.
+    /// When no server accepts connections.
     pub fn run(&self, requests: &mut impl Requests) -> anyhow::Result<Outcome> {
         self.connect(requests)?.run(self.lasting)
     }
@@ -149,7 +149,7 @@ impl Load {
     /// Connects, for those who send more than once over the same connections.
     ///
     /// # Errors
-    /// When nobody accepts connections.
+    /// When no server accepts connections.
     pub fn connect<'a, R: Requests>(&self, requests: &'a mut R) -> anyhow::Result<Clients<'a, R>> {
         ensure!(self.connections > 0, "a load has at least one connection");
         Clients::connect(*self, requests)
@@ -213,7 +213,7 @@ impl<'a, R: Requests> Clients<'a, R> {
     }
 
     /// A timer of the epoll's: the epoll's own timeout counts in milliseconds. Edges need no reading, and an expiry that
-    /// finds no free connection wakes nobody twice.
+    /// finds no free connection wakes no task twice.
     fn watch_timer(&self) -> io::Result<TimerFd> {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
         self.epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, TOKEN_TIMER))?;

@@ -18,7 +18,7 @@ pub struct Machine {
     pub kernel: String,
     /// When it was asked.
     pub at: String,
-    /// Processes that wanted a core on average during the last minute: above the number of cores somebody else is at work.
+    /// Processes that wanted a core on average during the last minute: above the number of cores, other programs run as well.
     pub load: String,
 }
 

@@ -214,7 +214,7 @@ fn start_asked(path: &Path, ground: &Ground) -> anyhow::Result<Process> {
     Ok(process)
 }
 
-/// Plays against somebody who asks nothing of the processors, beside two that are there for the judge.
+/// Plays against a server that asks nothing of the processors, beside two that are there for the judge.
 fn play_beside_processors(
     plan: &Plan,
     ours: SocketAddr,

@@ -89,7 +89,7 @@ impl Process {
     /// # Errors
     /// When it cannot be waited for.
     pub fn stop(mut self) -> anyhow::Result<()> {
-        // It may have ended by itself; it is not reaped yet, so nobody else gets the signal.
+        // It may have ended by itself; it is not reaped yet, so no other process gets the signal.
         let _ = kill(self.pid(), Signal::SIGTERM);
         self.child.wait().with_context(|| format!("cannot wait for {}", self.name)).map(drop)
     }

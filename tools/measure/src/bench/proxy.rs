@@ -24,8 +24,8 @@ pub const BACKENDS: [&str; 2] = ["one", "two"];
 /// Who is between client and backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proxy {
-    /// Nobody: the client speaks to a backend over TCP.
-    Nobody,
+    /// No balancer: the client speaks to a backend over TCP.
+    Without,
     /// Ours, in this mode.
     Lb(String),
     /// One that accepts, sends and closes, and nothing else.
@@ -43,7 +43,7 @@ impl Proxy {
     #[must_use]
     pub fn name(&self) -> String {
         match self {
-            Self::Nobody => "backend alone".into(),
+            Self::Without => "backend alone".into(),
             Self::Lb(mode) => format!("lb, {mode}"),
             Self::LeastHandOff => "the least hand-off".into(),
             Self::LeastForward => "the least forward".into(),
@@ -58,13 +58,13 @@ impl Proxy {
     /// The line that says that it is left out.
     pub fn is_installed(&self) -> Result<(), String> {
         match self {
-            Self::Nobody | Self::Lb(_) | Self::LeastHandOff | Self::LeastForward => Ok(()),
+            Self::Without | Self::Lb(_) | Self::LeastHandOff | Self::LeastForward => Ok(()),
             Self::Nginx => installed("nginx").map(drop).ok_or_else(|| left_out("nginx", "nginx-light")),
             Self::Haproxy => installed("haproxy").map(drop).ok_or_else(|| left_out("haproxy", "haproxy")),
         }
     }
 
-    /// Starts it, and waits until it accepts connections. `Nobody` starts nothing.
+    /// Starts it, and waits until it accepts connections. `Without` starts nothing.
     ///
     /// Those that are measured in turn are best given the same address: a kernel that tracks connections remembers each for
     /// two minutes after its end, by both ports, and takes no new one once it remembers as many as it may.
@@ -73,7 +73,7 @@ impl Proxy {
     /// When it does not start.
     pub fn start(&self, ground: &Ground, addr: SocketAddr) -> anyhow::Result<Option<Process>> {
         let (name, command) = match self {
-            Self::Nobody => return Ok(None),
+            Self::Without => return Ok(None),
             Self::Lb(mode) => ("lb", lb(&ground.binaries.path("lb"), mode, addr, &ground.dir)),
             Self::LeastHandOff => ("least", least(addr, ground, "--control", control_path)?),
             Self::LeastForward => ("least", least(addr, ground, "--socket", backend_path)?),
@@ -109,7 +109,7 @@ pub fn start_backends(ground: &Ground) -> anyhow::Result<(Vec<Process>, SocketAd
     Ok((backends, alone.context("there is a backend")?))
 }
 
-/// An address that nobody listens on at this moment.
+/// An address without a listener at this moment.
 ///
 /// # Errors
 /// When there is none.

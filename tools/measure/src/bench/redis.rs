@@ -1,6 +1,6 @@
 //! A Redis that is measured beside the store, and the little of its protocol that this takes.
 //!
-//! It is set up as somebody would who wants from it what the store gives in mode `process`: an append-only file flushed
+//! It is set up to promise what the store promises in mode `process`: an append-only file flushed
 //! once a second, no snapshots beside it, a Unix socket and no port. A payment is four commands: `SET NX` (is it new),
 //! `LPUSH` (it waits), `LMOVE` (it is on its way), `ZADD` (it is charged, at this time).
 

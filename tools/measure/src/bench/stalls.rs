@@ -1,15 +1,15 @@
-//! `measure stalls`: what somebody who stands still costs the others (`stalls_stay_local`: at most a tenth of the time in
+//! `measure stalls`: what a stalled peer costs the others (`stalls_stay_local`: at most a tenth of the time in
 //! which a payment is accepted).
 //!
 //! Each contestant has a stack of its own and the same load, twice: once for the stack to find out whatever it finds out
-//! about who stalls, and once to be measured. A request that is with a stopped api itself is nobody else's: in mode hand-off
+//! about who stalls, and once to be measured. A request that a stopped api has is not counted: in mode hand-off
 //! it has no answer and shows as unanswered, in mode forward another api has answered it before the measurement begins.
 //!
 //! | contestant | who stands still |
 //! |---|---|
 //! | a stalled processor | the default one is stopped (SIGSTOP): it takes connections and says nothing |
 //! | a stalled api | the last api is stopped, with its calls and its clients |
-//! | clients that do not read | so many have asked for summaries until nobody takes any more, and read no answer; a server may end them after its timeout |
+//! | clients that do not read | so many have asked for summaries until their sockets were full, and read no answer; a server may end them after its timeout |
 
 use crate::bench::comparison::{Comparison, Metric, number};
 use crate::bench::ground::Ground;
@@ -55,7 +55,7 @@ const SEGMENT_BYTES: u32 = 536;
 /// What such a client has room for in each direction, in bytes; the kernel takes no less than some 2 KiB.
 const WINDOW_BYTES: usize = 4 * 1_024;
 
-/// It asks for this until nobody takes any more ...
+/// It asks for this until the socket takes no more ...
 const QUESTION: &[u8] = b"GET /payments-summary HTTP/1.1\r\nHost: stalls\r\n\r\n";
 
 /// ... which is so when for several looks in a row nothing was taken of anybody.
@@ -110,10 +110,7 @@ pub fn stalls(args: &StallsArgs, ground: &Ground) -> anyhow::Result<Vec<Comparis
     let modes = ground.lb_modes(&args.modes, &mut found)?;
     let title = |mode: &str| {
         let load = format!("{} payments a second over {CONNECTIONS} connections", args.rate);
-        format!(
-            "beside somebody who stands still: the whole stack, {mode}, {}; {load}",
-            args.durability.name()
-        )
+        format!("beside a stalled peer: the whole stack, {mode}, {}; {load}", args.durability.name())
     };
     let mut comparisons: Vec<Comparison> =
         modes.iter().map(|mode| Comparison { title: title(mode), ..found.clone() }).collect();
@@ -188,7 +185,7 @@ impl Drop for Stopped {
     }
 }
 
-/// So many clients whose answers nobody takes, and whose questions therefore nobody takes any more.
+/// So many clients that read no answers, so that their questions are not read either.
 fn clients_that_do_not_read(ours: SocketAddr, count: usize) -> anyhow::Result<Vec<TcpStream>> {
     let mut clients = (0..count).map(|_| client(ours)).collect::<Result<Vec<_>, _>>()?;
     let questions = QUESTION.repeat(64);

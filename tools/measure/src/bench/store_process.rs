@@ -51,7 +51,7 @@ impl StoreProcess {
         command.args(["--durability", "process", "--snapshot-log-kib", "1073741824"]);
         command.arg("--payments-max").arg(config.payments_max.max(1).to_string()).args(&config.flags);
         let path = store_path(config.dir);
-        // The socket of a store that was killed before would be there, with nobody behind it.
+        // The socket of a store that was killed before would be there, without a listener.
         let _ = std::fs::remove_file(&path);
         let started = Instant::now();
         let mut process = Process::start("store", command, config.dir)?;

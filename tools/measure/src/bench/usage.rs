@@ -129,7 +129,7 @@ fn unreadable() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "/proc says it in another way than expected")
 }
 
-/// A process and its descendants. Whoever ends meanwhile is left out.
+/// A process and its descendants. A process that ends meanwhile is left out.
 fn family(pid: Pid) -> Vec<Pid> {
     let mut all = vec![pid];
     let mut at = 0;

@@ -5,7 +5,7 @@
 //! does nothing, and what cannot be done is told instead of left out.
 //!
 //! perf attaches with its events switched off and is then told over a pipe to begin, and says when it has (`--control`,
-//! perf-record(1)). So what is counted is exactly what happens between two instants, and nobody sleeps to wait for it.
+//! perf-record(1)). So what is counted is exactly what happens between two instants, without a sleep.
 //!
 //! A process in a container calls its executable by a path that is another file, or none, out here. Symbols are then
 //! looked for below the folder that the executables were mounted from (`--symfs`), once the container has gone.
@@ -212,7 +212,7 @@ impl Attached {
             Ok::<_, anyhow::Error>(path)
         };
         let (control, ack) = (fifo("control")?, fifo("ack")?);
-        // Both ends, so that opening waits for nobody.
+        // Both ends, so that opening does not wait.
         let mut options = pipe::OpenOptions::new();
         let (mut sender, mut receiver) =
             (options.read_write(true).open_sender(&control)?, options.read_write(true).open_receiver(&ack)?);
@@ -264,7 +264,7 @@ impl Attached {
     pub async fn end(mut self) -> anyhow::Result<()> {
         let pid =
             self.child.id().and_then(|id| i32::try_from(id).ok()).context("perf has ended too early")?;
-        // It is not reaped yet, so the signal reaches nobody else. That is how both are told to stop; perf then ends
+        // It is not reaped yet, so the signal reaches no other process. That is how both are told to stop; perf then ends
         // by it.
         kill(Pid::from_raw(pid), Signal::SIGINT)?;
         let mut said = Vec::new();
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_told() {
+    fn an_impossible_operation_is_explained() {
         let mut perf = Perf {
             event: "cycles",
             sees_kernel: true,

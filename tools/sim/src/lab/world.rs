@@ -140,7 +140,7 @@ impl Lived {
     }
 }
 
-/// Lives through a plan. `seed` decides what takes how long; the story is kept when somebody wants it.
+/// Lives through a plan. `seed` decides what takes how long; the story is kept if `is_told`.
 #[must_use]
 pub fn live(plan: &Plan, seed: u64, is_told: bool) -> Lived {
     live_with(plan, RouterConfig::for_fees(plan.fee_percent, plan.audit.margin_ms), seed, is_told)
@@ -327,7 +327,7 @@ impl<'a> World<'a> {
                     self.schedule.after(way_us, What::AskHealth { api, processor });
                 }
                 FromStore::Welcome | FromStore::Acknowledge { .. } => (),
-                other => unreachable!("nobody asked for {other:?}"),
+                other => unreachable!("not asked for: {other:?}"),
             }
         }
         for note in effects.notes.drain(..) {

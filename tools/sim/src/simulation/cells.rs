@@ -16,7 +16,7 @@ const STATES: [&str; 9] = [
     "charged elsewhere",
     "dead",
     "tombstone",
-    "nobody",
+    "no payment",
 ];
 
 /// Counts of reports by what they say and whom they meet.

@@ -42,7 +42,7 @@ impl Disk {
         self.unflushed.push((start, self.written));
     }
 
-    /// A snapshot of everything written is on the disk, and nobody may read what it stands for.
+    /// A snapshot of everything written is on the disk, and the records before it may not be read.
     pub fn snapshot(&mut self, frozen: &Frozen) {
         let mut ledger = Vec::new();
         frozen.put(&mut ledger).expect("a vector takes everything");

@@ -14,7 +14,7 @@ pub struct Ledgers {
     pub sent: BTreeMap<PaymentId, BTreeSet<Cents>>,
     /// What got a 2xx since the last purge.
     pub acknowledged: BTreeMap<PaymentId, Cents>,
-    /// Rows that stand at a processor without an attempt of the present world: somebody else's, or of a world that a
+    /// Rows that stand at a processor without an attempt of the present world: a stranger's, or of a world that a
     /// purge ended while the processor kept its rows.
     pub foreign: PerProcessor<BTreeSet<PaymentId>>,
 }

@@ -60,7 +60,7 @@ pub struct Processor {
     pub delay_us: u64,
     /// Its failure flag, read after the delay.
     pub failing: bool,
-    /// Nobody answers at its address.
+    /// No host answers at its address.
     pub is_down: bool,
     /// Strange answers, in percent of the calls.
     pub quirks_percent: u64,

@@ -119,7 +119,7 @@ impl World<'_> {
         }
     }
 
-    /// Somebody else has a payment charged that one of our clients sends as well.
+    /// A stranger has a payment charged that one of our clients sends as well.
     pub(super) fn insert_foreign_row(&mut self) {
         let name = self.chance.pick(&Name::BOTH);
         let requested_at = Timestamp::from_ms(self.wall_ms() - 1);
