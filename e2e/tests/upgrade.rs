@@ -216,6 +216,7 @@ fn a_balancer_without_descriptors_for_what_it_takes_over_ends_and_the_one_before
         assert!(system.hand_off().status("/health") == Some(200), "{when}");
     };
     answers(&system, "the old one goes on");
+    system.until_done(0);
     system.apis[0].kill();
     answers(&system, "and has every copy");
     system.start_api_again(0);

@@ -7,6 +7,9 @@
 mod budget;
 mod chunks;
 mod connection;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handoff;
 mod head;
 pub mod limits;

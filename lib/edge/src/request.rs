@@ -273,25 +273,8 @@ fn path_and_query(target: Bytes) -> Result<PathAndQuery, Flaw> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzzing::read;
     use proptest::prelude::*;
-
-    /// What is read of a stream that comes in pieces of so many bytes: requests, then a refusal, or what is left.
-    fn read(bytes: &[u8], piece: usize) -> (Vec<String>, Result<usize, u16>) {
-        let mut reader = Reader::default();
-        let mut requests = Vec::new();
-        let mut pieces = bytes.chunks(piece);
-        loop {
-            match reader.next() {
-                Ok(Next::Whole(whole)) => requests.push(format!("{:?}", Whole { memory: 0, ..*whole })),
-                Ok(Next::Word) => (),
-                Ok(Next::More) => match pieces.next() {
-                    Some(piece) => reader.push(piece),
-                    None => return (requests, Ok(reader.held_len())),
-                },
-                Err(refused) => return (requests, Err(refused.flaw.status.as_u16())),
-            }
-        }
-    }
 
     const PAYMENT: &str =
         "POST /payments?a HTTP/1.1\r\nHost: a\r\nContent-Type: x/y\r\nContent-Length: 4\r\n\r\nbody";

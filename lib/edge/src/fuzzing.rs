@@ -1,0 +1,23 @@
+//! What tests and fuzz targets see of the readers: a stream, cut into pieces, as requests.
+
+use crate::request::{Next, Reader, Whole};
+
+/// What is read of a stream that comes in pieces of so many bytes: the requests, then the status of a refusal, or how many
+/// bytes are left.
+#[must_use]
+pub fn read(bytes: &[u8], piece: usize) -> (Vec<String>, Result<usize, u16>) {
+    let mut reader = Reader::default();
+    let mut requests = Vec::new();
+    let mut pieces = bytes.chunks(piece);
+    loop {
+        match reader.next() {
+            Ok(Next::Whole(whole)) => requests.push(format!("{:?}", Whole { memory: 0, ..*whole })),
+            Ok(Next::Word) => (),
+            Ok(Next::More) => match pieces.next() {
+                Some(piece) => reader.push(piece),
+                None => return (requests, Ok(reader.held_len())),
+            },
+            Err(refused) => return (requests, Err(refused.flaw.status.as_u16())),
+        }
+    }
+}
