@@ -11,6 +11,7 @@
 //! The shell ([`crate::link`]) moves the bytes of [`Desk::outbox`] to the store and gives frames from it to
 //! [`Desk::take`]; the simulation does the same with this very code.
 
+use edge::SendError;
 use std::collections::{BTreeMap, VecDeque};
 use wire::frame::{
     AttemptId, CALL_OVERDUE_MS, CallKind, FromApi, FromStore, HELD_ATTEMPTS_MAX, Health, HeldAttempt, Lease,
@@ -66,15 +67,6 @@ impl Ask {
     pub fn is_repeatable(self) -> bool {
         !matches!(self, Self::Purge)
     }
-}
-
-/// Why there is no reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unanswered {
-    /// The store never got the request: nothing was recorded.
-    NeverSent,
-    /// The store may have got it: unknown.
-    Unknown,
 }
 
 /// What the shell has to do about a frame.
@@ -233,20 +225,20 @@ impl Desk {
     }
 
     /// The connection is lost. Tells the requests that are over; the others wait for the next store.
-    pub fn disconnect(&mut self) -> Vec<(u64, Unanswered)> {
+    pub fn disconnect(&mut self) -> Vec<(u64, SendError)> {
         (self.connected, self.welcomed) = (false, false);
         self.outbox.clear();
         let over = self.pending.extract_if(.., |_, pending| pending.sent && !pending.ask.is_repeatable());
-        over.map(|(request, _)| (request, Unanswered::Unknown)).collect()
+        over.map(|(request, _)| (request, SendError::Unknown)).collect()
     }
 
     /// Tells the requests that have waited for too long.
-    pub fn expire(&mut self, now_us: u64) -> Vec<(u64, Unanswered)> {
+    pub fn expire(&mut self, now_us: u64) -> Vec<(u64, SendError)> {
         let mut over = Vec::new();
         while let Some(oldest) =
             self.pending.first_entry().filter(|oldest| oldest.get().deadline_us <= now_us)
         {
-            let why = if oldest.get().sent { Unanswered::Unknown } else { Unanswered::NeverSent };
+            let why = if oldest.get().sent { SendError::Unknown } else { SendError::NeverSent };
             over.push((*oldest.key(), why));
             oldest.remove();
         }
@@ -391,11 +383,11 @@ mod tests {
         desk.connect(100);
         assert_eq!(said(&mut desk).len(), 2, "hello and the request");
         let second = desk.ask(Ask::Purge, 200).unwrap();
-        assert_eq!(desk.disconnect(), [(second, Unanswered::Unknown)], "a purge is not sent twice");
+        assert_eq!(desk.disconnect(), [(second, SendError::Unknown)], "a purge is not sent twice");
         let third = desk.ask(Ask::Accept(PaymentId(2), Cents(2)), 300).unwrap();
         assert_eq!(desk.expire(HOLD_US - 1), []);
-        assert_eq!(desk.expire(HOLD_US), [(first, Unanswered::Unknown)]);
-        assert_eq!(desk.expire(2 * HOLD_US), [(third, Unanswered::NeverSent)]);
+        assert_eq!(desk.expire(HOLD_US), [(first, SendError::Unknown)]);
+        assert_eq!(desk.expire(2 * HOLD_US), [(third, SendError::NeverSent)]);
     }
 
     #[test]
@@ -407,7 +399,7 @@ mod tests {
         desk.connect(100);
         assert_eq!(said(&mut desk)[1..], [FromApi::Purge { request, asked_us: 7, deadline_us: 7 + HOLD_US }]);
         desk.withdraw(request);
-        assert_eq!(desk.expire(7 + HOLD_US), [(request, Unanswered::Unknown)], "it was sent");
+        assert_eq!(desk.expire(7 + HOLD_US), [(request, SendError::Unknown)], "it was sent");
     }
 
     #[test]

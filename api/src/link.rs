@@ -2,7 +2,8 @@
 //! store leases. One task owns the socket. Everything that is asked for while it runs goes out with its next write, so
 //! that many requests share one system call.
 
-use crate::desk::{Ask, Desk, Taken, Unanswered};
+use crate::desk::{Ask, Desk, Taken};
+use edge::SendError;
 use edge::unix::UnixStream;
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ pub trait Work {
     fn health(&self, processor: Processor);
 }
 
-type Reply = Result<FromStore, Unanswered>;
+type Reply = Result<FromStore, SendError>;
 
 /// The link, shared by everything in this process.
 pub struct Link {
@@ -56,17 +57,17 @@ impl Link {
     /// Asks the store.
     ///
     /// # Errors
-    /// [`Unanswered`] when it does not answer in time.
+    /// [`SendError`] when it does not answer in time.
     pub async fn ask(&self, ask: Ask) -> Reply {
         let (reply, answered) = oneshot::channel();
         let Some(request) = self.desk.borrow_mut().ask(ask, monotonic_us()) else {
-            return Err(Unanswered::NeverSent);
+            return Err(SendError::NeverSent);
         };
         self.waiting.borrow_mut().insert(request, reply);
         self.wake.notify_one();
         // A purge whose client leaves is not asked for when the store comes back.
         let _withdrawal = (!ask.is_repeatable()).then(|| Withdrawal { link: self, request });
-        answered.await.unwrap_or(Err(Unanswered::Unknown))
+        answered.await.unwrap_or(Err(SendError::Unknown))
     }
 
     /// The desk, to say something to the store: it is said with the next write.
@@ -170,7 +171,7 @@ impl Link {
         self.fail(over);
     }
 
-    fn fail(&self, over: Vec<(u64, Unanswered)>) {
+    fn fail(&self, over: Vec<(u64, SendError)>) {
         for (request, why) in over {
             self.answer(request, Err(why));
         }

@@ -1,21 +1,11 @@
 //! Starts an api: arguments, socket, runtime, signals; then [`api::server`] serves until it is told to end.
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use api::config::{Arguments, Command, Config};
 use api::server;
-use bytes::Bytes;
-use edge::handoff;
-use http_body_util::Empty;
-use hyper_util::client::legacy::Client;
-use hyperlocal::{UnixClientExt, Uri};
+use edge::{handoff, process};
 use std::process::ExitCode;
-use std::time::Duration;
-use tokio::runtime::LocalRuntime;
-use tokio::signal::unix::{SignalKind, signal};
 use wire::socket;
-
-/// How long a health check waits for an answer.
-const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     wire::trace::end(run(wire::config::parse()))
@@ -23,8 +13,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     wire::trace::start(&arguments.log_flags).map_err(anyhow::Error::msg)?;
-    let runtime: LocalRuntime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime = process::runtime()?;
     match arguments.command {
         None => runtime.block_on(serve(&arguments.config)),
         Some(Command::Healthcheck) => runtime.block_on(healthcheck(&arguments.config)),
@@ -32,8 +21,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
-    // As process 1 of a container a signal without a handler is ignored.
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let shutdown = process::shutdown()?;
     socket::raise_descriptor_limit();
     let path = socket::backend_path(&config.socket_dir, &config.name);
     let (listener, _lock) =
@@ -47,12 +35,6 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         config.processor_default_url.authority,
         config.processor_fallback_url.authority
     );
-    let shutdown = async {
-        tokio::select! {
-            _ = terminate.recv() => (),
-            _ = interrupt.recv() => (),
-        }
-    };
     let store = socket::store_path(config.store_socket_dir());
     let instance = uuid::Uuid::new_v4().as_u64_pair().0;
     server::run(listener, control, store, config, instance, shutdown).await?;
@@ -62,10 +44,5 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 
 async fn healthcheck(config: &Config) -> anyhow::Result<()> {
     let path = socket::backend_path(&config.socket_dir, &config.name);
-    let client: Client<_, Empty<Bytes>> = Client::unix();
-    let answer =
-        tokio::time::timeout(HEALTHCHECK_TIMEOUT, client.get(Uri::new(&path, "/health").into())).await;
-    let status = answer.context("the api does not answer")?.context("no api there")?.status();
-    ensure!(status.is_success(), "the api answered {status}");
-    Ok(())
+    process::probe(&path).await.with_context(|| format!("{} is not well", config.name))
 }

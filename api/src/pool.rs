@@ -9,6 +9,7 @@
 //! The connection used last is taken first: it is the likeliest to be alive, and the others grow old and are closed.
 
 use bytes::Bytes;
+use edge::SendError;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -17,15 +18,6 @@ use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
-
-/// How a request ended without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendError {
-    /// Not a byte of it was written.
-    NeverSent,
-    /// It may have arrived.
-    Unknown,
-}
 
 /// The longest head of an answer, and what hyper buffers of one: without it a callee that sends a head without end costs 418 KB
 /// for each call. A processor's own has 200 bytes.

@@ -5,9 +5,10 @@
 
 use crate::config::Address;
 use crate::evidence::Answer;
-use crate::pool::{self, Pool, SendError};
+use crate::pool::{self, Pool};
 use crate::resolver::Resolver;
 use bytes::Bytes;
+use edge::SendError;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request};

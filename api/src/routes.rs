@@ -1,11 +1,12 @@
 //! The endpoints: `(method, path, body) -> reply` (docs/http.md). No HTTP library decides here.
 
 use crate::config::Purge;
-use crate::desk::{Ask, Unanswered};
+use crate::desk::Ask;
 use crate::link::Link;
 use crate::metrics::Metrics;
 use crate::payment::{Payment, PaymentError};
 use crate::window;
+use edge::SendError;
 use edge::{Reply, Request};
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
@@ -84,7 +85,7 @@ impl Routes {
         match self.link.ask(Ask::Summary(bounds)).await {
             Ok(FromStore::Summary { totals, .. }) => Reply::json(StatusCode::OK, summary(&totals)),
             // Reading changes nothing: whether the question arrived makes no difference.
-            _ => no_answer(Err(Unanswered::NeverSent)),
+            _ => no_answer(Err(SendError::NeverSent)),
         }
     }
 
@@ -175,10 +176,10 @@ fn refuse(error: PaymentError) -> Reply {
 }
 
 /// The store is away, or said something that answers another question.
-fn no_answer(answer: Result<FromStore, Unanswered>) -> Reply {
+fn no_answer(answer: Result<FromStore, SendError>) -> Reply {
     match answer {
-        Err(Unanswered::NeverSent) => Reply::unavailable("no_store", "nothing was recorded; retry later"),
-        Err(Unanswered::Unknown) | Ok(_) => Reply::unknown(),
+        Err(SendError::NeverSent) => Reply::unavailable("no_store", "nothing was recorded; retry later"),
+        Err(SendError::Unknown) | Ok(_) => Reply::unknown(),
     }
 }
 

@@ -5,8 +5,8 @@
 
 use crate::evidence::{self, Answer};
 use crate::link::{Link, Work};
-use crate::pool::SendError;
 use crate::processor::Processor as Peer;
+use edge::SendError;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;

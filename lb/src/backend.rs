@@ -3,8 +3,8 @@
 //! What is believed of it is in [`crate::balance`]; here it is noted when something happens.
 
 use crate::balance::Load;
-use crate::upstream::{SendError, Upstream};
-use edge::{Reply, Request};
+use crate::upstream::Upstream;
+use edge::{Reply, Request, SendError};
 use std::cell::Cell;
 use std::path::PathBuf;
 

@@ -16,9 +16,8 @@
 use crate::backend::Backend;
 use crate::balance::{self, Load, RetryBudget};
 use crate::deadlines::Deadlines;
-use crate::upstream::SendError;
 use bytes::Bytes;
-use edge::{Reply, Request};
+use edge::{Reply, Request, SendError};
 use http::Method;
 use http::uri::PathAndQuery;
 use std::cell::Cell;

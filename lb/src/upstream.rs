@@ -12,7 +12,7 @@
 
 use bytes::Bytes;
 use edge::unix::UnixStream;
-use edge::{JSON, Reply, Request, TOKEN};
+use edge::{JSON, Reply, Request, SendError, TOKEN};
 use http::header::HeaderValue;
 use http::{Method, StatusCode};
 use httparse::Status;
@@ -35,15 +35,6 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Room for an answer to begin with, which nearly all fit into.
 const ANSWER_BYTES: usize = 512;
-
-/// How a request ended without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendError {
-    /// Not a byte of it was written.
-    NeverSent,
-    /// It may have arrived.
-    Unknown,
-}
 
 /// The way to one api.
 #[derive(Debug)]

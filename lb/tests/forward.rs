@@ -1,7 +1,7 @@
 //! What a client is told of a request that was sent twice.
 
 use edge::Request;
-use hyper::{Method, StatusCode};
+use http::{Method, StatusCode};
 use lb::backend::Backend;
 use lb::forward::Forward;
 use std::cell::Cell;

@@ -51,6 +51,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGHUP);
     signals.thread_block()?;
     let signals = SignalFd::new(&signals)?;
 

@@ -5,8 +5,9 @@
 //! Reading order
 //! * what is started: [`processor`] (one simulated payment processor), [`checkout`], [`binaries`], [`child`], [`stack`],
 //!   [`up`], [`containers`], [`limits`];
-//! * the judge: [`client`] over an [`endpoint`], [`user`], [`sides`], [`audit`], [`judge`], and its book, the [`tally`];
-//! * what comes of it: [`reckoning`], [`report`], all of it led by [`fight`];
+//! * the judge: [`client`] over an [`endpoint`], [`user`], [`sides`], [`audit`], [`judge`], and its book, the [`tally`] of
+//!   what clients were [`told`];
+//! * what comes of it: what is [`wrong`], [`reckoning`], [`report`], all of it led by [`fight`];
 //! * what it survives: [`chaos`], and [`hostile`] clients;
 //! * and around it: [`cli`], [`run_dir`], [`signals`], [`terminal`], [`progress`].
 
@@ -33,5 +34,7 @@ pub mod signals;
 pub mod stack;
 pub mod tally;
 pub mod terminal;
+pub mod told;
 pub mod up;
 pub mod user;
+pub mod wrong;

@@ -2,22 +2,17 @@
 //!
 //! The judge compares counts, and stops looking when its last user is done. Here every payment is looked up: the
 //! processors are healed, the system gets time to settle what it still owes ([`DRAIN_TIMEOUT`] in a fight), and then
-//! each row of each processor is held against the judge's book.
+//! each row of each processor is held against the judge's book. [`crate::wrong`] has the table.
 //!
-//! | the client was told | one row | two rows | no row |
-//! |---|---|---|---|
-//! | 2xx | as it should be | doubled | lost |
-//! | 4xx, 503 | contradicted | doubled | as it should be |
-//! | nothing, or 5xx | as it should be | doubled | as it should be |
-//! | (never posted) | invented | invented | |
-//!
-//! A row with another amount than the one posted is altered, whatever else it is. Nothing is judged before the
+//! Nothing is judged before the
 //! processors have no call left under way: one that waits out a long delay may still become the second row.
 
 use crate::client::Failure;
 use crate::judge::Sides;
 use crate::sides::{AskError, Ours, Row, Theirs};
-use crate::tally::{Fate, Posted};
+use crate::tally::Posted;
+use crate::told::Told;
+use crate::wrong::{Known, Wrong, wrongs};
 use contest::score::Settled;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -78,25 +73,46 @@ impl Faults {
     #[must_use]
     pub fn find(posted: &[Posted], rows: &PerProcessor<Vec<Row>>, amount: Cents) -> Self {
         let mut faults = Self::default();
-        let book: HashMap<PaymentId, Fate> =
-            posted.iter().map(|payment| (payment.id, payment.fate)).collect();
-        let mut seen: HashSet<PaymentId> = HashSet::with_capacity(book.len());
+        let mut order = Vec::new();
+        let mut held: HashMap<PaymentId, Vec<&Row>> = HashMap::new();
         for row in rows.0.iter().flatten() {
-            let is_second = !seen.insert(row.id);
-            match book.get(&row.id) {
-                None => faults.invented.push(row.id),
-                Some(_) if is_second => faults.doubled.push(row.id),
-                Some(Fate::Refused) => faults.contradicted.push(row.id),
-                Some(Fate::Unknown) => faults.unanswered.push(row.id),
-                Some(Fate::Accepted) => (),
+            let of_id = held.entry(row.id).or_default();
+            if of_id.is_empty() {
+                order.push(row.id);
             }
-            if row.amount != amount {
-                faults.altered.push(row.id);
-            }
+            of_id.push(row);
         }
-        let is_lost = |payment: &&Posted| payment.fate == Fate::Accepted && !seen.contains(&payment.id);
-        faults.lost.extend(posted.iter().filter(is_lost).map(|payment| payment.id));
+        let book: HashMap<PaymentId, Told> =
+            posted.iter().map(|payment| (payment.id, payment.told)).collect();
+        let unheld = posted.iter().map(|payment| payment.id).filter(|id| !held.contains_key(id));
+        for id in order.iter().copied().chain(unheld) {
+            let charges = held.get(&id).map_or(&[][..], Vec::as_slice);
+            faults.judge(id, book.get(&id).copied(), charges, amount);
+        }
         faults
+    }
+
+    fn judge(&mut self, id: PaymentId, told: Option<Told>, charges: &[&Row], amount: Cents) {
+        let known = match told {
+            None => Known::NeverAsked,
+            Some(Told::Accepted) => Known::Accepted,
+            Some(Told::Unknown) => Known::Unanswered,
+            Some(Told::Refused | Told::Rejected) => Known::Refused,
+        };
+        if known == Known::Unanswered && !charges.is_empty() {
+            self.unanswered.push(id);
+        }
+        for wrong in wrongs(known, charges.len(), charges.iter().any(|row| row.amount != amount)) {
+            let ids = match wrong {
+                Wrong::Lost => &mut self.lost,
+                Wrong::Doubled => &mut self.doubled,
+                Wrong::Invented => &mut self.invented,
+                Wrong::Altered => &mut self.altered,
+                Wrong::Contradicted => &mut self.contradicted,
+                Wrong::Reaccepted => unreachable!("a user asks once"),
+            };
+            ids.push(id);
+        }
     }
 }
 
@@ -196,7 +212,7 @@ impl Books {
         if self.ours != self.sums {
             return false;
         }
-        let mut accepted = posted.iter().filter(|payment| payment.fate == Fate::Accepted);
+        let mut accepted = posted.iter().filter(|payment| payment.told == Told::Accepted);
         if !self.is_listed {
             return self.sums.0.iter().map(|sum| sum.count).sum::<u64>() >= accepted.count() as u64;
         }
@@ -212,14 +228,14 @@ mod tests {
 
     #[test]
     fn each_fate_and_number_of_rows_has_its_verdict() {
-        let fates = [Fate::Accepted, Fate::Refused, Fate::Unknown];
+        let fates = [Told::Accepted, Told::Refused, Told::Unknown];
         let mut posted = Vec::new();
         let mut rows = PerProcessor([Vec::new(), Vec::new()]);
         let row = |id, amount| Row { id: PaymentId(id), amount: Cents(amount), requested_at: Timestamp(0) };
         for (at, fate) in (0..).zip(fates) {
             for count in 0..3_u128 {
                 let id = at * 10 + count;
-                posted.push(Posted { id: PaymentId(id), at_us: 0, took_us: None, fate });
+                posted.push(Posted { id: PaymentId(id), at_us: 0, took_us: None, told: fate });
                 if count >= 1 {
                     rows.0[usize::try_from(at % 2).unwrap()].push(row(id, 1_990));
                 }

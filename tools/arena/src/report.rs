@@ -9,7 +9,8 @@ use crate::containers::Used;
 use crate::judge::{End, Judge};
 use crate::reckoning::{Faults, Reckoning};
 use crate::stack::Role;
-use crate::tally::{Fate, Latency, Posted};
+use crate::tally::{Latency, Posted};
+use crate::told::Told;
 use contest::by_processor::ByProcessor;
 use contest::clairvoyant::{Best, Capacity, World, best};
 use contest::plan::Plan;
@@ -259,11 +260,11 @@ impl Clairvoyant {
 fn arrivals(posted: &[Posted], reckoning: &Reckoning) -> Vec<u64> {
     let settled: HashSet<PaymentId> = reckoning.rows.0.iter().flatten().map(|row| row.id).collect();
     let is_listed = reckoning.faults.is_some();
-    let arrived = |payment: &&Posted| match payment.fate {
-        Fate::Accepted => true,
-        Fate::Unknown | Fate::Refused if is_listed => settled.contains(&payment.id),
-        Fate::Unknown => true,
-        Fate::Refused => false,
+    let arrived = |payment: &&Posted| match payment.told {
+        Told::Accepted => true,
+        Told::Unknown | Told::Refused | Told::Rejected if is_listed => settled.contains(&payment.id),
+        Told::Unknown => true,
+        Told::Refused | Told::Rejected => false,
     };
     posted.iter().filter(arrived).map(|payment| payment.at_us).collect()
 }
@@ -619,10 +620,10 @@ verdict       clean
 
     #[test]
     fn only_what_could_be_settled_arrived() {
-        let fates = [Fate::Accepted, Fate::Unknown, Fate::Unknown, Fate::Refused, Fate::Refused];
+        let fates = [Told::Accepted, Told::Unknown, Told::Unknown, Told::Refused, Told::Refused];
         let posted: Vec<Posted> = (0..)
             .zip(fates)
-            .map(|(id, fate)| Posted { id: PaymentId(id.into()), at_us: id, took_us: None, fate })
+            .map(|(id, told)| Posted { id: PaymentId(id.into()), at_us: id, took_us: None, told })
             .collect();
         let row = |id| Row { id: PaymentId(id), amount: Cents(1_990), requested_at: Timestamp(0) };
         let rows = PerProcessor([vec![row(0), row(1)], vec![row(3)]]);

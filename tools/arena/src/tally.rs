@@ -8,6 +8,8 @@
 //! system call a payment; these ids need not be unguessable, they only have to differ.
 
 use crate::client::Failure;
+use crate::told::Told;
+use contest::chance::Chance;
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -31,18 +33,7 @@ pub struct Posted {
     /// How long a 2xx took, in microseconds.
     pub took_us: Option<u32>,
     /// What became of the request.
-    pub fate: Fate,
-}
-
-/// What became of the request of a payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// A 2xx: the payment must be settled once.
-    Accepted,
-    /// 4xx or 503: it must not be settled, ever (docs/http.md).
-    Refused,
-    /// No answer, or one that leaves it open: it may be settled or not, but not twice.
-    Unknown,
+    pub told: Told,
 }
 
 /// Names one posted payment until its answer is there.
@@ -53,7 +44,7 @@ pub struct Ticket(usize);
 #[derive(Debug)]
 pub struct Tally {
     began: Cell<Instant>,
-    id_state: Cell<u64>,
+    ids: RefCell<Chance>,
     posted: RefCell<Vec<Posted>>,
     accepted: Cell<u64>,
     post_us: RefCell<Histogram<u64>>,
@@ -71,7 +62,7 @@ impl Tally {
     pub fn new(began: Instant, payments: usize, seed: u64) -> Self {
         Self {
             began: Cell::new(began),
-            id_state: Cell::new(seed),
+            ids: RefCell::new(Chance::new(seed)),
             posted: RefCell::new(Vec::with_capacity(payments)),
             accepted: Cell::new(0),
             post_us: RefCell::new(latencies()),
@@ -97,10 +88,10 @@ impl Tally {
 
     /// Enters a payment that is about to be posted.
     pub fn post(&self) -> (Ticket, PaymentId) {
-        let id = self.next_id();
+        let id = self.ids.borrow_mut().payment_id();
         let mut posted = self.posted.borrow_mut();
         let at_us = self.since_start_us(Instant::now());
-        posted.push(Posted { id, at_us, took_us: None, fate: Fate::Unknown });
+        posted.push(Posted { id, at_us, took_us: None, told: Told::Unknown });
         (Ticket(posted.len() - 1), id)
     }
 
@@ -108,17 +99,12 @@ impl Tally {
     pub fn answered(&self, ticket: Ticket, status: u16, took: Duration) {
         self.judged(status, took);
         let posted = &mut self.posted.borrow_mut()[ticket.0];
-        posted.fate = match status {
-            200..300 => {
-                self.accepted.set(self.accepted.get() + 1);
-                record(&self.post_us, took);
-                posted.took_us = u32::try_from(micros(took)).ok();
-                Fate::Accepted
-            }
-            400..500 | 503 => Fate::Refused,
-            _ => Fate::Unknown,
-        };
-        if posted.fate != Fate::Accepted {
+        posted.told = Told::of(Some(status));
+        if posted.told == Told::Accepted {
+            self.accepted.set(self.accepted.get() + 1);
+            record(&self.post_us, took);
+            posted.took_us = u32::try_from(micros(took)).ok();
+        } else {
             self.count_failure(format!("status {status}"));
         }
     }
@@ -186,19 +172,6 @@ impl Tally {
 
     fn count_failure(&self, what: String) {
         *self.failures.borrow_mut().entry(what).or_default() += 1;
-    }
-
-    /// Two steps of splitmix64 (Steele and others, 2014), which visits every state once.
-    fn next_id(&self) -> PaymentId {
-        let next = || {
-            self.id_state.set(self.id_state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
-            let mixed =
-                (self.id_state.get() ^ (self.id_state.get() >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            u128::from(mixed ^ (mixed >> 31))
-        };
-        let random = (next() << 64) | next();
-        PaymentId(uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid().as_u128())
     }
 }
 
@@ -282,7 +255,7 @@ mod tests {
     #[test]
     fn ids_are_version_4_and_differ() {
         let tally = tally();
-        let ids: HashSet<u128> = (0..1_000).map(|_| tally.next_id().0).collect();
+        let ids: HashSet<u128> = (0..1_000).map(|_| tally.post().1.0).collect();
         assert_eq!(ids.len(), 1_000);
         assert!(ids.iter().all(|id| uuid::Uuid::from_u128(*id).get_version_num() == 4));
     }
@@ -291,22 +264,22 @@ mod tests {
     fn an_answer_decides_what_may_become_of_a_payment() {
         let tally = tally();
         for (status, fate) in [
-            (200, Fate::Accepted),
-            (202, Fate::Accepted),
-            (400, Fate::Refused),
-            (422, Fate::Refused),
-            (503, Fate::Refused),
-            (504, Fate::Unknown),
-            (500, Fate::Unknown),
-            (302, Fate::Unknown),
+            (200, Told::Accepted),
+            (202, Told::Accepted),
+            (400, Told::Rejected),
+            (422, Told::Rejected),
+            (503, Told::Refused),
+            (504, Told::Unknown),
+            (500, Told::Unknown),
+            (302, Told::Unknown),
         ] {
             let (ticket, _) = tally.post();
             tally.answered(ticket, status, Duration::from_millis(1));
-            assert_eq!(tally.payments().last().unwrap().fate, fate, "{status}");
+            assert_eq!(tally.payments().last().unwrap().told, fate, "{status}");
         }
         let (_, id) = tally.post();
         tally.failed(&Failure::TimedOut);
-        assert_eq!(tally.payments().last().map(|last| (last.id, last.fate)), Some((id, Fate::Unknown)));
+        assert_eq!(tally.payments().last().map(|last| (last.id, last.told)), Some((id, Told::Unknown)));
         assert_eq!((tally.posted_count(), tally.accepted_count()), (9, 2));
         assert_eq!(tally.failures().values().sum::<u64>(), 7);
     }

@@ -3,7 +3,8 @@
 //! Time is tokio's and stands still while anything is left to do, so a run of many seconds takes none.
 
 use arena::client::{Client, TIMEOUT};
-use arena::tally::{Fate, Tally};
+use arena::tally::Tally;
+use arena::told::Told;
 use arena::user::{PaymentRequest, User};
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -85,14 +86,14 @@ async fn run(reactions: Vec<Reaction>, end: Duration) -> (Rc<Tally>, Vec<Payment
     (tally, ids, start.elapsed())
 }
 
-fn fates(tally: &Tally) -> Vec<Fate> {
-    tally.payments().iter().map(|payment| payment.fate).collect()
+fn fates(tally: &Tally) -> Vec<Told> {
+    tally.payments().iter().map(|payment| payment.told).collect()
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_user_posts_a_new_payment_each_second_over_one_connection() {
     let (tally, ids, took) = run(vec![Answer(ACCEPTED); 3], Duration::from_millis(2_500)).await;
-    assert_eq!(fates(&tally), [Fate::Accepted; 3]);
+    assert_eq!(fates(&tally), [Told::Accepted; 3]);
     assert_eq!(tally.payments().iter().map(|payment| payment.id).collect::<Vec<_>>(), ids);
     assert_eq!((tally.accepted_count(), tally.connects.get(), tally.users.get()), (3, 1, 1));
     assert!(took >= Duration::from_secs(3), "the last sleep is slept: {took:?}");
@@ -101,7 +102,7 @@ async fn a_user_posts_a_new_payment_each_second_over_one_connection() {
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn an_answer_in_pieces_is_an_answer() {
     let (tally, _, _) = run(vec![Dribble(ACCEPTED), Dribble(BUSY)], Duration::from_millis(1_500)).await;
-    assert_eq!(fates(&tally), [Fate::Accepted, Fate::Refused]);
+    assert_eq!(fates(&tally), [Told::Accepted, Told::Refused]);
     assert_eq!(tally.connects.get(), 1);
 }
 
@@ -109,7 +110,7 @@ async fn an_answer_in_pieces_is_an_answer() {
 async fn a_refusal_and_an_unknown_outcome_are_told_apart() {
     let reactions = vec![Answer(BUSY), Answer(UNKNOWN), Answer(ACCEPTED)];
     let (tally, _, _) = run(reactions, Duration::from_millis(2_500)).await;
-    assert_eq!(fates(&tally), [Fate::Refused, Fate::Unknown, Fate::Accepted]);
+    assert_eq!(fates(&tally), [Told::Refused, Told::Unknown, Told::Accepted]);
     let failures: Vec<(String, u64)> = tally.failures().into_iter().collect();
     assert_eq!(failures, [("status 503".into(), 1), ("status 504".into(), 1)]);
     assert_eq!((tally.post_latency().count, tally.connects.get()), (1, 1));
@@ -118,7 +119,7 @@ async fn a_refusal_and_an_unknown_outcome_are_told_apart() {
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn after_a_timeout_and_a_second_the_next_payment_goes_over_a_new_connection() {
     let (tally, ids, took) = run(vec![Silence, Answer(ACCEPTED)], Duration::from_millis(3_000)).await;
-    assert_eq!(fates(&tally), [Fate::Unknown, Fate::Accepted]);
+    assert_eq!(fates(&tally), [Told::Unknown, Told::Accepted]);
     assert_eq!((ids.len(), tally.connects.get()), (2, 2));
     assert!(took >= Duration::from_millis(3_500), "1.5 s of timeout and two sleeps: {took:?}");
     assert_eq!(tally.failures().get("timed out"), Some(&1));
@@ -127,7 +128,7 @@ async fn after_a_timeout_and_a_second_the_next_payment_goes_over_a_new_connectio
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_connection_lost_in_mid_request_leaves_the_payment_unknown() {
     let (tally, ids, _) = run(vec![HangUp, Answer(ACCEPTED)], Duration::from_millis(1_500)).await;
-    assert_eq!(fates(&tally), [Fate::Unknown, Fate::Accepted]);
+    assert_eq!(fates(&tally), [Told::Unknown, Told::Accepted]);
     assert_eq!(ids.len(), 2, "what was written once is not written again");
     assert_eq!(tally.failures().get("connection lost"), Some(&1));
 }
@@ -143,5 +144,5 @@ async fn a_refused_connection_is_a_failed_request() {
     let user = User { client: Client::new(addr.into(), TIMEOUT), request, tally: Rc::clone(&tally) };
     user.run(start, start + Duration::from_millis(500)).await;
     assert_eq!(tally.failures().get("not connected"), Some(&1));
-    assert_eq!(fates(&tally), [Fate::Unknown]);
+    assert_eq!(fates(&tally), [Told::Unknown]);
 }

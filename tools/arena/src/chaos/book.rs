@@ -4,6 +4,7 @@
 //! is added up. A purge begins a new world: entries of the one before are history, unless a client asks for them again
 //! afterwards ([`Book::renew`]).
 
+use crate::told::Told;
 use std::collections::HashMap;
 use wire::{Cents, PaymentId};
 
@@ -50,32 +51,6 @@ impl Entry {
     #[must_use]
     pub fn is_refused(&self) -> bool {
         !self.is_accepted() && self.unknown == 0 && self.refused + self.rejected > 0
-    }
-}
-
-/// What one request for a payment came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// 2xx: done.
-    Accepted,
-    /// 503, or 408 where the server was stopped while the request came in: nothing was recorded; ask again.
-    Refused,
-    /// Any other answer: asking again is of no use.
-    Rejected,
-    /// 5xx or none: ask again with the same id.
-    Unknown,
-}
-
-impl Told {
-    /// What an answer with this status says (docs/http.md); `None` is no answer.
-    #[must_use]
-    pub fn of(status: Option<u16>) -> Self {
-        match status {
-            Some(200..300) => Self::Accepted,
-            Some(503 | 408) => Self::Refused,
-            Some(500..600) | None => Self::Unknown,
-            Some(_) => Self::Rejected,
-        }
     }
 }
 
@@ -157,23 +132,6 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_answer_says_whether_to_ask_again() {
-        for (status, told) in [
-            (Some(200), Told::Accepted),
-            (Some(202), Told::Accepted),
-            (Some(503), Told::Refused),
-            (Some(408), Told::Refused),
-            (Some(504), Told::Unknown),
-            (Some(500), Told::Unknown),
-            (None, Told::Unknown),
-            (Some(422), Told::Rejected),
-            (Some(302), Told::Rejected),
-        ] {
-            assert_eq!(Told::of(status), told, "{status:?}");
-        }
-    }
 
     #[test]
     fn only_what_was_always_refused_is_refused() {

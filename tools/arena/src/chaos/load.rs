@@ -18,10 +18,11 @@
 //! Bounds: [`EXCHANGES_MAX`] requests at a time, [`OPEN_MAX`] payments that are not certain yet; beyond that a payment
 //! that is due is not begun, and counted as passed over.
 
-use super::book::{Book, Ticket, Told};
+use super::book::{Book, Ticket};
 use crate::client::{Client, Failure, request};
 use crate::endpoint::Endpoint;
 use crate::tally::{Latency, latencies, record};
+use crate::told::Told;
 use contest::chance::Chance;
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};

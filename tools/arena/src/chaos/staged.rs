@@ -38,6 +38,10 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// Between two tries to have a purge in a stopped api: lb has to find out that the api is back.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// Connections that are held while a purge is to meet a stopped api. A new connection goes to the api with the fewest, so that
+/// with these both have about as many, and of two purges one goes to each.
+const BALLAST: usize = 32;
+
 /// Payments of each sequence.
 const PAYMENTS: usize = 20;
 
@@ -80,6 +84,7 @@ impl<'a> Staged<'a> {
     async fn purge_through_a_stopped_api(&self) -> anyhow::Result<bool> {
         let api = self.injector.pid("api1").await.context("api1 does not run")?;
         let deadline = Instant::now() + WITHIN;
+        let _ballast = self.connect(BALLAST).await;
         self.load.note_stop(true);
         let is_met = loop {
             kill(api, Signal::SIGSTOP)?;
@@ -152,6 +157,20 @@ impl<'a> Staged<'a> {
             self.load.book.borrow_mut().begin_world();
         }
         status
+    }
+
+    /// Connections of clients that have had an answer.
+    async fn connect(&self, count: usize) -> Vec<Client> {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            let mut client = Client::new(self.endpoint.clone(), LEISURE);
+            let asked = request("GET", "/health", client.host(), None, "");
+            // An api may be away, and then the client is of no use.
+            if client.exchange(&asked).await.is_ok() {
+                clients.push(client);
+            }
+        }
+        clients
     }
 
     async fn pay(&self, deadline: Instant) -> anyhow::Result<()> {

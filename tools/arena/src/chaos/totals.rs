@@ -2,9 +2,10 @@
 
 use super::inject::Injector;
 use super::load::Load;
-use super::verdict::{Verdict, Wrong};
+use super::verdict::Verdict;
 use crate::processor::Observed;
 use crate::tally::Latency;
+use crate::wrong::Wrong;
 use anyhow::Context;
 use contest::score::Settled;
 use serde::{Deserialize, Serialize};

@@ -4,18 +4,12 @@
 //! a row of it or lists it among the rows that it has lost; a lost row is the processor's own loss, it stays charged, and
 //! may come back only as the very same row.
 //!
-//! | clients were told | held by none | by one | by both |
-//! |---|---|---|---|
-//! | 2xx | lost | as it should be | doubled |
-//! | only 503 and other refusals | as it should be | contradicted | doubled |
-//! | nothing for certain | as it should be | as it should be, and in the sums | doubled |
-//! | (of a world before) | as it should be | as it should be, and in no sum | doubled |
-//! | (never asked) | | invented | invented |
+//! [`crate::wrong`] has the table.
 
 use super::book::{Book, Entry};
 use crate::sides::Row;
+use crate::wrong::{Known, Wrong, wrongs};
 use contest::score::Settled;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use wire::{PaymentId, PerProcessor, Processor};
 
@@ -54,43 +48,6 @@ pub struct Verdict {
     pub unanswered: u64,
     /// Payments of a world before that were charged after all, or before the purge.
     pub of_worlds_before: u64,
-}
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Wrong {
-    /// Accepted, and held by no processor.
-    Lost,
-    /// Held by both, or by one under two times.
-    Doubled,
-    /// Held, and never asked for.
-    Invented,
-    /// Held with another amount, or accepted with another one.
-    Altered,
-    /// Said to be not recorded, and held all the same; or a good payment that was turned down.
-    Contradicted,
-    /// Answered 202 more than once.
-    Reaccepted,
-}
-
-impl Wrong {
-    /// All kinds, as the table has them.
-    pub const ALL: [Self; 6] =
-        [Self::Lost, Self::Doubled, Self::Invented, Self::Altered, Self::Contradicted, Self::Reaccepted];
-
-    /// Its word.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Lost => "lost",
-            Self::Doubled => "doubled",
-            Self::Invented => "invented",
-            Self::Altered => "altered",
-            Self::Contradicted => "contradicted",
-            Self::Reaccepted => "reaccepted",
-        }
-    }
 }
 
 /// What each side says that was charged, by processor; of the clients only the sum over both is known.
@@ -150,19 +107,18 @@ impl Verdict {
         let mut verdict = Self { sums, ..Self::default() };
         let held = verdict.gather(theirs);
         let entries = book.by_id();
-        for (id, charges) in &held {
-            match entries.get(id) {
-                Some(entry) => verdict.judge_held(book.world(), entry, charges),
-                None => verdict.accuse(Wrong::Invented, *id),
-            }
+        for (id, charges) in held.iter().filter(|(id, _)| !entries.contains_key(*id)) {
+            verdict.accuse(wrongs(Known::NeverAsked, charges.len(), false), *id);
         }
         for entry in book.entries() {
+            let charges = held.get(&entry.id).map_or(&[][..], Vec::as_slice);
+            let is_present = entry.world == book.world();
+            verdict.judge(entry, charges, is_present);
             verdict.judge_told(entry);
-            if entry.world == book.world() && entry.is_accepted() {
-                add(&mut verdict.sums.clients, 1, entry.cents.0);
-                if !held.contains_key(&entry.id) {
-                    verdict.accuse(Wrong::Lost, entry.id);
-                }
+            if is_present {
+                verdict.add_up(entry, charges);
+            } else {
+                verdict.of_worlds_before += u64::from(!charges.is_empty());
             }
         }
         verdict.faults.values_mut().for_each(|ids| {
@@ -190,43 +146,44 @@ impl Verdict {
         held
     }
 
-    fn judge_held(&mut self, world: u32, entry: &Entry, charges: &[(Processor, Row)]) {
-        if charges.len() > 1 {
-            self.accuse(Wrong::Doubled, entry.id);
-        }
-        if charges.iter().any(|(_, row)| row.amount != entry.cents) {
-            self.accuse(Wrong::Altered, entry.id);
-        }
-        if entry.world != world {
-            self.of_worlds_before += 1;
-            return;
-        }
-        if entry.is_refused() {
-            self.accuse(Wrong::Contradicted, entry.id);
-        }
+    fn judge(&mut self, entry: &Entry, charges: &[(Processor, Row)], is_present: bool) {
+        let known = match () {
+            () if !is_present => Known::Purged,
+            () if entry.is_accepted() => Known::Accepted,
+            () if entry.is_refused() => Known::Refused,
+            () => Known::Unanswered,
+        };
+        let is_altered = charges.iter().any(|(_, row)| row.amount != entry.cents);
+        self.accuse(wrongs(known, charges.len(), is_altered), entry.id);
+    }
+
+    fn add_up(&mut self, entry: &Entry, charges: &[(Processor, Row)]) {
         for (processor, row) in charges {
             add(&mut self.sums.processors[*processor], 1, row.amount.0);
         }
-        if !entry.is_accepted() {
-            self.unanswered += 1;
+        let is_held_unanswered = !entry.is_accepted() && !charges.is_empty();
+        self.unanswered += u64::from(is_held_unanswered);
+        if entry.is_accepted() || is_held_unanswered {
             add(&mut self.sums.clients, 1, entry.cents.0);
         }
     }
 
     fn judge_told(&mut self, entry: &Entry) {
         if entry.rejected > 0 {
-            self.accuse(Wrong::Contradicted, entry.id);
+            self.accuse([Wrong::Contradicted], entry.id);
         }
         if entry.misaccepted > 0 {
-            self.accuse(Wrong::Altered, entry.id);
+            self.accuse([Wrong::Altered], entry.id);
         }
         if entry.recorded > 1 {
-            self.accuse(Wrong::Reaccepted, entry.id);
+            self.accuse([Wrong::Reaccepted], entry.id);
         }
     }
 
-    fn accuse(&mut self, wrong: Wrong, id: PaymentId) {
-        self.faults.entry(wrong).or_default().push(id);
+    fn accuse(&mut self, wrongs: impl IntoIterator<Item = Wrong>, id: PaymentId) {
+        for wrong in wrongs {
+            self.faults.entry(wrong).or_default().push(id);
+        }
     }
 }
 
