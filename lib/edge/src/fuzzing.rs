@@ -4,7 +4,6 @@ use crate::request::{Next, Reader, Whole};
 
 /// What is read of a stream that comes in pieces of so many bytes: the requests, then the status of a refusal, or how many
 /// bytes are left.
-#[must_use]
 pub fn read(bytes: &[u8], piece: usize) -> (Vec<String>, Result<usize, u16>) {
     let mut reader = Reader::default();
     let mut requests = Vec::new();
