@@ -1,7 +1,7 @@
 //! The api's part in keeping the promise, without a socket or a clock: what was asked of the store and is not answered,
 //! which calls are out, and which reports the store has not acknowledged.
 //!
-//! * A request is held up to [`HOLD_US`], also while there is no store. After a loss everything is asked again, but a
+//! * A request is held up to [`STORE_TIMEOUT_US`], also while there is no store. After a loss everything is asked again, but a
 //!   purge: sent twice it would also wipe what was acknowledged between the two. A purge carries the time until which its
 //!   client is held, and the store refuses it afterwards.
 //! * A report is kept until the store acknowledges it, in order, and delivered again to the next store.
@@ -20,7 +20,7 @@ use wire::frame::{
 use wire::{Bounds, Cents, PaymentId, Processor};
 
 /// How long a request is held for a store that is away (docs/http.md).
-pub const HOLD_US: u64 = 1_000_000;
+pub const STORE_TIMEOUT_US: u64 = 1_000_000;
 
 /// Requests that may wait for the store at once: each is a connection of a client, and those have a cap of their own.
 const PENDING_MAX: usize = 65_536;
@@ -55,9 +55,11 @@ impl Ask {
         match self {
             Self::Accept(id, cents) => FromApi::Accept { request, id, cents },
             Self::Summary(bounds) => FromApi::Summary { request, bounds },
-            Self::Purge => {
-                FromApi::Purge { request, asked_us: deadline_us.saturating_sub(HOLD_US), deadline_us }
-            }
+            Self::Purge => FromApi::Purge {
+                request,
+                asked_us: deadline_us.saturating_sub(STORE_TIMEOUT_US),
+                deadline_us,
+            },
             Self::Metrics => FromApi::Metrics { request },
         }
     }
@@ -173,7 +175,7 @@ impl Desk {
         }
         let request = self.next_request;
         self.next_request += 1;
-        let (sent, deadline_us) = (self.connected, now_us + HOLD_US);
+        let (sent, deadline_us) = (self.connected, now_us + STORE_TIMEOUT_US);
         if sent {
             ask.frame(request, deadline_us).encode(&mut self.outbox);
         }
@@ -385,9 +387,9 @@ mod tests {
         let second = desk.ask(Ask::Purge, 200).unwrap();
         assert_eq!(desk.disconnect(), [(second, SendError::Unknown)], "a purge is not sent twice");
         let third = desk.ask(Ask::Accept(PaymentId(2), Cents(2)), 300).unwrap();
-        assert_eq!(desk.expire(HOLD_US - 1), []);
-        assert_eq!(desk.expire(HOLD_US), [(first, SendError::Unknown)]);
-        assert_eq!(desk.expire(2 * HOLD_US), [(third, SendError::NeverSent)]);
+        assert_eq!(desk.expire(STORE_TIMEOUT_US - 1), []);
+        assert_eq!(desk.expire(STORE_TIMEOUT_US), [(first, SendError::Unknown)]);
+        assert_eq!(desk.expire(2 * STORE_TIMEOUT_US), [(third, SendError::NeverSent)]);
     }
 
     #[test]
@@ -397,9 +399,12 @@ mod tests {
         let request = desk.ask(Ask::Purge, 7).unwrap();
         desk.withdraw(withdrawn);
         desk.connect(100);
-        assert_eq!(said(&mut desk)[1..], [FromApi::Purge { request, asked_us: 7, deadline_us: 7 + HOLD_US }]);
+        assert_eq!(
+            said(&mut desk)[1..],
+            [FromApi::Purge { request, asked_us: 7, deadline_us: 7 + STORE_TIMEOUT_US }]
+        );
         desk.withdraw(request);
-        assert_eq!(desk.expire(7 + HOLD_US), [(request, SendError::Unknown)], "it was sent");
+        assert_eq!(desk.expire(7 + STORE_TIMEOUT_US), [(request, SendError::Unknown)], "it was sent");
     }
 
     #[test]

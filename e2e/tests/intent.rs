@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use store::core::ledger::snapshot::{Fold, ThawError};
+use store::core::ledger::snapshot::{LoadError, Replay};
 use store::core::record::Record;
 use store::log::recovery::{Image, Recovered, RecoveryError, recover_segments};
 use store::log::segment;
@@ -43,8 +43,8 @@ struct Attempt {
 #[derive(Default)]
 struct Records(Vec<Record>);
 
-impl Fold for Records {
-    fn thaw(&mut self, _ledger: impl Read, _len: u64) -> Result<(), ThawError> {
+impl Replay for Records {
+    fn load(&mut self, _ledger: impl Read, _len: u64) -> Result<(), LoadError> {
         unreachable!("so short a log has no snapshot")
     }
 

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use store::core::ledger::snapshot::{Fold, ThawError};
+use store::core::ledger::snapshot::{LoadError, Replay};
 use store::core::record::Record;
 use store::log::frame::{self, SEGMENT_HEADER_BYTES};
 use store::log::recovery::{RecoveryError, recover};
@@ -15,8 +15,8 @@ use store::log::segment;
 /// Takes no record.
 struct Nothing;
 
-impl Fold for Nothing {
-    fn thaw(&mut self, _ledger: impl Read, _len: u64) -> Result<(), ThawError> {
+impl Replay for Nothing {
+    fn load(&mut self, _ledger: impl Read, _len: u64) -> Result<(), LoadError> {
         unreachable!("so short a log has no snapshot")
     }
 

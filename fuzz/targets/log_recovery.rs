@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use std::io::Read;
 use std::path::PathBuf;
-use store::core::ledger::snapshot::{Fold, ThawError};
+use store::core::ledger::snapshot::{Replay, LoadError};
 use store::core::record::Record;
 use store::log::frame::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
 use store::log::recovery::{Image, RecoveryError, recover_segments};
@@ -13,9 +13,9 @@ use store::log::recovery::{Image, RecoveryError, recover_segments};
 #[derive(Default)]
 struct Records(Vec<Record>);
 
-impl Fold for Records {
-    fn thaw(&mut self, _: impl Read, _: u64) -> Result<(), ThawError> {
-        Err(ThawError)
+impl Replay for Records {
+    fn load(&mut self, _: impl Read, _: u64) -> Result<(), LoadError> {
+        Err(LoadError)
     }
 
     fn add(&mut self, record: &Record) {

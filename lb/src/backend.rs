@@ -2,7 +2,7 @@
 //!
 //! What is believed of it is in [`crate::balance`]; here it is noted when something happens.
 
-use crate::balance::Load;
+use crate::balance::BackendState;
 use crate::upstream::Upstream;
 use edge::{Reply, Request, SendError};
 use std::cell::Cell;
@@ -13,7 +13,7 @@ pub struct Backend {
     /// Its name, for logs and metrics.
     pub name: String,
     upstream: Upstream,
-    load: Cell<Load>,
+    load: Cell<BackendState>,
     answered: Cell<u64>,
     failed: Cell<u64>,
 }
@@ -33,12 +33,12 @@ impl Backend {
 
     /// What balancing looks at.
     #[must_use]
-    pub fn load(&self) -> Load {
+    pub fn load(&self) -> BackendState {
         self.load.get()
     }
 
     /// Changes what balancing looks at.
-    pub fn note(&self, change: impl FnOnce(&mut Load)) {
+    pub fn note(&self, change: impl FnOnce(&mut BackendState)) {
         let mut load = self.load.get();
         change(&mut load);
         if load.is_suspect != self.load.get().is_suspect {

@@ -30,7 +30,7 @@ const REQUESTS_PER_REPEAT: u32 = 10;
 
 /// What the balancer knows of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct BackendState {
     /// Requests that it has not answered yet.
     pub in_flight: usize,
     /// Until when it is passed over, in monotonic milliseconds.
@@ -43,7 +43,7 @@ pub struct Load {
     pub checked_ms: u64,
 }
 
-impl Load {
+impl BackendState {
     /// It has answered something.
     pub fn on_answer(&mut self, now_ms: u64) {
         self.heard_ms = now_ms;
@@ -74,7 +74,7 @@ impl Load {
 #[must_use]
 pub fn pick<B>(
     backends: &[B],
-    load: impl Fn(&B) -> Load,
+    load: impl Fn(&B) -> BackendState,
     tried: &[usize],
     turn: usize,
     now_ms: u64,
@@ -122,11 +122,11 @@ impl RetryBudget {
 mod tests {
     use super::*;
 
-    fn load(in_flight: usize, down_until_ms: u64) -> Load {
-        Load { in_flight, down_until_ms, ..Load::default() }
+    fn load(in_flight: usize, down_until_ms: u64) -> BackendState {
+        BackendState { in_flight, down_until_ms, ..BackendState::default() }
     }
 
-    fn pick(loads: &[Load], tried: &[usize], turn: usize, now_ms: u64) -> Option<usize> {
+    fn pick(loads: &[BackendState], tried: &[usize], turn: usize, now_ms: u64) -> Option<usize> {
         super::pick(loads, |load| *load, tried, turn, now_ms)
     }
 
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_answers_is_not_checked() {
-        let mut load = Load::default();
+        let mut load = BackendState::default();
         load.on_answer(5_000);
         assert!(!load.is_due(5_000 + SILENCE_MS - 1) && load.is_due(5_000 + SILENCE_MS));
         load.checked_ms = 6_000;

@@ -14,13 +14,13 @@
 //!                     and it is at rest
 //! ```
 
-use edge::handoff::{GENERATION_MASK, Ticket, Word};
+use edge::handoff::{GENERATION_MASK, SlotState, Ticket};
 use std::collections::VecDeque;
 
 /// How long a client with a request waits for any api.
-pub const HOLD_MS: u64 = 1_000;
+pub const NO_API_TIMEOUT_MS: u64 = 1_000;
 
-/// How often in a row an api may end, or drain, within [`HOLD_MS`] of taking a client before that client's second is not begun
+/// How often in a row an api may end, or drain, within [`NO_API_TIMEOUT_MS`] of taking a client before that client's second is not begun
 /// anew: apis that end at once hand it on without end.
 const RETURNS_MAX: u8 = 3;
 
@@ -55,7 +55,7 @@ impl<C> Client<C> {
     /// Its api has let go of it: its second begins anew, unless that has happened too often in too short a time.
     fn wait_again(&mut self, now_ms: u64) {
         self.whereabouts = Whereabouts::Waiting;
-        let was_short = now_ms.saturating_sub(self.handed_off_ms) < HOLD_MS;
+        let was_short = now_ms.saturating_sub(self.handed_off_ms) < NO_API_TIMEOUT_MS;
         self.returns = if was_short { self.returns.saturating_add(1) } else { 0 };
         if self.returns <= RETURNS_MAX {
             self.since_ms = now_ms;
@@ -251,7 +251,7 @@ impl<C> Copies<C> {
         self.waiting.retain(|slot| {
             let place = &mut slots[*slot as usize];
             let client = place.client.as_mut().expect("who waits is there");
-            if now_ms.saturating_sub(client.since_ms) < HOLD_MS {
+            if now_ms.saturating_sub(client.since_ms) < NO_API_TIMEOUT_MS {
                 return true;
             }
             let waits = look(&client.copy);
@@ -339,7 +339,7 @@ impl<C> Copies<C> {
         &mut self,
         backend: usize,
         now_ms: u64,
-        read: impl Fn(Ticket) -> Option<Word>,
+        read: impl Fn(Ticket) -> Option<SlotState>,
         look: impl Fn(&C) -> Waits,
     ) -> Ended<C> {
         let mut ended = Ended { moved: 0, reset: Vec::new() };
@@ -349,7 +349,7 @@ impl<C> Copies<C> {
                 continue;
             }
             let says = read(Ticket { slot, generation: place.generation });
-            if says == Some(Word::AtRest) {
+            if says == Some(SlotState::AtRest) {
                 // What comes from now on that api has not seen; and where nothing has come, all is answered.
                 let has_asked = look(&client.copy) != Waits::Silent;
                 if !has_asked {
@@ -361,7 +361,7 @@ impl<C> Copies<C> {
                 ended.moved += 1;
             } else {
                 let gone = place.client.take().map(|client| client.copy);
-                ended.reset.extend(gone.filter(|_| says != Some(Word::Ended)));
+                ended.reset.extend(gone.filter(|_| says != Some(SlotState::Ended)));
                 self.free.push(slot);
             }
         }
@@ -438,7 +438,7 @@ mod tests {
             copies.connect(0);
             assert!(copies.offer(now_ms).is_some());
             now_ms += 300;
-            copies.end(0, now_ms, |_| Some(Word::AtRest), |_| Waits::Asking);
+            copies.end(0, now_ms, |_| Some(SlotState::AtRest), |_| Waits::Asking);
             now_ms += 300;
             let overdue = copies.take_overdue(now_ms, |_| Waits::Asking);
             if !overdue.is_empty() {
@@ -447,7 +447,7 @@ mod tests {
             assert!(now_ms < 60_000, "it is handed on for ever");
         };
         assert_eq!(overdue, [Overdue { copy: "a", is_bereft: true }]);
-        assert!(now_ms > HOLD_MS * 2, "an api that comes back soon gets it: {now_ms}");
+        assert!(now_ms > NO_API_TIMEOUT_MS * 2, "an api that comes back soon gets it: {now_ms}");
     }
 
     #[test]
@@ -459,10 +459,10 @@ mod tests {
             copies.connect(0);
             assert!(copies.offer(now_ms).is_some());
             now_ms += 250;
-            copies.end(0, now_ms, |_| Some(Word::AtRest), |_| Waits::Silent);
+            copies.end(0, now_ms, |_| Some(SlotState::AtRest), |_| Waits::Silent);
         }
-        assert!(copies.take_overdue(now_ms + HOLD_MS - 1, |_| Waits::Asking).is_empty());
-        assert_eq!(copies.take_overdue(now_ms + HOLD_MS, |_| Waits::Asking), [in_time("a")]);
+        assert!(copies.take_overdue(now_ms + NO_API_TIMEOUT_MS - 1, |_| Waits::Asking).is_empty());
+        assert_eq!(copies.take_overdue(now_ms + NO_API_TIMEOUT_MS, |_| Waits::Asking), [in_time("a")]);
     }
 
     #[test]
@@ -489,8 +489,8 @@ mod tests {
             "b" => Waits::Silent,
             _ => Waits::Gone,
         };
-        copies.end(0, 0, |_| Some(Word::AtRest), look);
-        let mut overdue = copies.take_overdue(HOLD_MS, |_| Waits::Asking);
+        copies.end(0, 0, |_| Some(SlotState::AtRest), look);
+        let mut overdue = copies.take_overdue(NO_API_TIMEOUT_MS, |_| Waits::Asking);
         overdue.sort_by_key(|overdue| overdue.copy);
         let bereft: Vec<(&str, bool)> = overdue.iter().map(|one| (one.copy, one.is_bereft)).collect();
         assert_eq!(bereft, [("a", true), ("b", false), ("c", true)]);
@@ -501,7 +501,7 @@ mod tests {
         let mut copies = three();
         copies.drain(1);
         offers(&mut copies);
-        copies.end(0, 0, |_| Some(Word::AtRest), |_| Waits::Asking);
+        copies.end(0, 0, |_| Some(SlotState::AtRest), |_| Waits::Asking);
         copies.connect(1);
         while let Some((offer, _)) = copies.offer(0) {
             assert!(offer.is_bereft);
@@ -526,7 +526,7 @@ mod tests {
         let before = offers(&mut copies);
         copies.connect(1);
         let busy = before.iter().find(|(name, ..)| *name == "b").unwrap().2;
-        let read = |ticket| Some(if ticket == busy { Word::Consumed } else { Word::AtRest });
+        let read = |ticket| Some(if ticket == busy { SlotState::Consumed } else { SlotState::AtRest });
         let ended = copies.end(0, 5, read, |_| Waits::Silent);
         assert_eq!(ended, Ended { moved: 2, reset: vec!["b"] });
         let after = offers(&mut copies);
@@ -547,7 +547,7 @@ mod tests {
         let mut copies = three();
         copies.drain(1);
         let [first, second, _] = offers(&mut copies).try_into().unwrap();
-        let read = |ticket| (ticket != second.2).then_some(Word::Ended).filter(|_| ticket == first.2);
+        let read = |ticket| (ticket != second.2).then_some(SlotState::Ended).filter(|_| ticket == first.2);
         assert_eq!(copies.end(0, 0, read, |_| Waits::Silent), Ended { moved: 0, reset: vec!["b", "c"] });
         assert_eq!((held(&copies), copies.len()), (vec![0, 0], 0));
     }
@@ -569,7 +569,7 @@ mod tests {
         copies.connect(0);
         copies.admit("a", 0).unwrap();
         let mut now_ms = 0;
-        while now_ms < HOLD_MS {
+        while now_ms < NO_API_TIMEOUT_MS {
             let (offer, _) = copies.offer(now_ms).unwrap();
             assert!(copies.take_back(offer.ticket, now_ms) && copies.offer(now_ms).is_none());
             now_ms += REFUSED_MS;
@@ -612,11 +612,14 @@ mod tests {
             "silent" => Waits::Silent,
             _ => Waits::Gone,
         };
-        assert!(copies.take_overdue(HOLD_MS - 1, look).is_empty());
-        assert_eq!(copies.take_overdue(HOLD_MS, look), [in_time("asking")]);
+        assert!(copies.take_overdue(NO_API_TIMEOUT_MS - 1, look).is_empty());
+        assert_eq!(copies.take_overdue(NO_API_TIMEOUT_MS, look), [in_time("asking")]);
         assert_eq!((copies.len(), copies.waiting_len()), (1, 1));
-        assert!(copies.take_overdue(2 * HOLD_MS - 1, |_| Waits::Asking).is_empty(), "its second begins anew");
-        assert_eq!(copies.take_overdue(2 * HOLD_MS, |_| Waits::Asking), [in_time("silent")]);
+        assert!(
+            copies.take_overdue(2 * NO_API_TIMEOUT_MS - 1, |_| Waits::Asking).is_empty(),
+            "its second begins anew"
+        );
+        assert_eq!(copies.take_overdue(2 * NO_API_TIMEOUT_MS, |_| Waits::Asking), [in_time("silent")]);
         assert!(copies.is_empty() && copies.admit("next", 0).is_ok());
     }
 }

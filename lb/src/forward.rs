@@ -3,7 +3,7 @@
 //! | what happens | then |
 //! |---|---|
 //! | the backend takes no connection, or hands the request back unwritten | the next backend, as often as there are |
-//! | none takes one | all again, until [`HOLD`] is over: 503, nothing was sent on |
+//! | none takes one | all again, until [`NO_BACKEND_TIMEOUT`] is over: 503, nothing was sent on |
 //! | it was sent and the connection ended without an answer | once more on another backend if it is repeatable and the budget pays for it, else 504 |
 //! | no answer within [`ANSWER_TIMEOUT`] | the same, and the backend is suspect |
 //! | a request that only reads is given up | 503, whatever became of it: there is nothing to be uncertain of |
@@ -14,7 +14,7 @@
 //! [`ANSWER_TIMEOUT`] is not going to come: the api is stopped.
 
 use crate::backend::Backend;
-use crate::balance::{self, Load, RetryBudget};
+use crate::balance::{self, BackendState, RetryBudget};
 use crate::deadlines::Deadlines;
 use bytes::Bytes;
 use edge::{Reply, Request, SendError};
@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long a request waits for any backend to take it.
-const HOLD: Duration = Duration::from_secs(1);
+const NO_BACKEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Between two rounds over backends of which none took it.
 const ROUND_PAUSE: Duration = Duration::from_millis(10);
@@ -80,7 +80,7 @@ impl Forward {
     /// Gets a request answered.
     pub async fn handle(self: Rc<Self>, request: Request) -> Reply {
         let mut now = Instant::now();
-        let deadline = now + HOLD;
+        let deadline = now + NO_BACKEND_TIMEOUT;
         let repeatable = request.is_repeatable();
         let mut tried = Vec::new();
         let mut lost = 0;
@@ -149,7 +149,7 @@ impl Forward {
             }
             Some(Err(SendError::Unknown)) => Attempt::Unanswered,
             None => {
-                backend.note(Load::on_silence);
+                backend.note(BackendState::on_silence);
                 Attempt::Unanswered
             }
         }

@@ -21,7 +21,7 @@
 
 use crate::copies::{Copies, Overdue, Waits};
 use crate::takeover::{Held, Holdings};
-use edge::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, Ticket, Word};
+use edge::handoff::{self, MESSAGE_BYTES_MAX, Message, Page, SlotState, Ticket};
 use edge::{Edge, Refusal, Stream};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -410,7 +410,7 @@ impl HandOff {
     fn reap(&mut self) -> bool {
         let ended = self.page.take_ended(REAP_MAX);
         for slot in &ended {
-            let has_ended = |ticket| self.page.read(ticket) == Some(Word::Ended);
+            let has_ended = |ticket| self.page.read(ticket) == Some(SlotState::Ended);
             drop(self.copies.remove(*slot, has_ended));
         }
         ended.len() < REAP_MAX

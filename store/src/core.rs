@@ -37,7 +37,7 @@ pub use effects::{Counters, Effects, Note};
 pub use event::{ApiId, Event, Now, Room};
 use inquiries::Inquiries;
 use ledger::judgement::Subject;
-use ledger::snapshot::{Fold, ThawError};
+use ledger::snapshot::{LoadError, Replay};
 use ledger::{Ledger, Standing};
 use mutant::Mutant;
 use pinned::Pinned;
@@ -112,9 +112,9 @@ pub struct Core {
 }
 
 /// A log is read into the core before its first event.
-impl Fold for Core {
-    fn thaw(&mut self, ledger: impl Read, len: u64) -> Result<(), ThawError> {
-        self.ledger.thaw(ledger, len)
+impl Replay for Core {
+    fn load(&mut self, ledger: impl Read, len: u64) -> Result<(), LoadError> {
+        self.ledger.load(ledger, len)
     }
 
     fn expect(&mut self, payments: usize) {

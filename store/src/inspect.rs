@@ -2,7 +2,7 @@
 //! is running: then what they see is whole up to some moment of the reading.
 
 use crate::core::ledger::Ledger;
-use crate::core::ledger::snapshot::{Fold, ThawError};
+use crate::core::ledger::snapshot::{LoadError, Replay};
 use crate::core::queue::Ordinal;
 use crate::core::record::{Record, Terms};
 use crate::log::recovery::{self, Recovered, RecoveryError};
@@ -60,9 +60,9 @@ struct Counted {
     kinds: Kinds,
 }
 
-impl Fold for Counted {
-    fn thaw(&mut self, ledger: impl Read, len: u64) -> Result<(), ThawError> {
-        self.ledger.thaw(ledger, len)
+impl Replay for Counted {
+    fn load(&mut self, ledger: impl Read, len: u64) -> Result<(), LoadError> {
+        self.ledger.load(ledger, len)
     }
 
     fn add(&mut self, record: &Record) {
@@ -147,13 +147,13 @@ struct Written<W> {
     written: io::Result<()>,
 }
 
-impl<W: Write> Fold for Written<W> {
-    fn thaw(&mut self, ledger: impl Read, len: u64) -> Result<(), ThawError> {
-        let mut thawed = Ledger::new(usize::MAX, [0; 2]);
-        thawed.thaw(ledger, len)?;
-        self.written = (0..thawed.len()).try_for_each(|at| {
+impl<W: Write> Replay for Written<W> {
+    fn load(&mut self, ledger: impl Read, len: u64) -> Result<(), LoadError> {
+        let mut loaded = Ledger::new(usize::MAX, [0; 2]);
+        loaded.load(ledger, len)?;
+        self.written = (0..loaded.len()).try_for_each(|at| {
             let ordinal = Ordinal(u32::try_from(at).expect("payments are counted in 32 bits"));
-            let (id, cents, standing) = (thawed.id(ordinal), thawed.cents(ordinal), thawed.standing(ordinal));
+            let (id, cents, standing) = (loaded.id(ordinal), loaded.cents(ordinal), loaded.standing(ordinal));
             writeln!(self.out, "  snapshot #{at} {id} {cents} {standing:?}")
         });
         Ok(())

@@ -30,7 +30,7 @@ pub mod segment;
 pub mod snapshot;
 
 use crate::core::Room;
-use crate::core::ledger::snapshot::{BYTES_PER_PAYMENT, Fold, Frozen};
+use crate::core::ledger::snapshot::{BYTES_PER_PAYMENT, Frozen, Replay};
 pub use durability::Durability;
 use flush::Flusher;
 pub use flush::end_process;
@@ -109,7 +109,7 @@ impl Log {
         dir: &Path,
         durability: Durability,
         snapshot_log_bytes: u64,
-        fold: &mut impl Fold,
+        fold: &mut impl Replay,
     ) -> Result<(Self, Recovered), OpenError> {
         if durability == Durability::None {
             return Ok((Self { durability, disk: None, sequence: 0 }, Recovered::default()));

@@ -1,6 +1,6 @@
 //! Which api is told what: who gets a call, and when a report is acknowledged. Whatever is said wakes a process.
 
-use store::core::ledger::snapshot::Fold;
+use store::core::ledger::snapshot::Replay;
 use store::core::queue::Ordinal;
 use store::core::record::Record;
 use store::core::router::{RouterConfig, State};

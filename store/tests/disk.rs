@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use store::core::Room;
 use store::core::ledger::Ledger;
-use store::core::ledger::snapshot::{Fold, ThawError};
+use store::core::ledger::snapshot::{LoadError, Replay};
 use store::core::record::Record;
 use store::log::frame::{self, SEGMENT_HEADER_BYTES, SegmentHeader};
 use store::log::recovery::{Image, RecoveryError, recover_segments};
@@ -28,9 +28,9 @@ const NEVER: u64 = u64::MAX / 2;
 #[derive(Default)]
 struct Count(u64);
 
-impl Fold for Count {
-    fn thaw(&mut self, _: impl Read, _: u64) -> Result<(), ThawError> {
-        Err(ThawError)
+impl Replay for Count {
+    fn load(&mut self, _: impl Read, _: u64) -> Result<(), LoadError> {
+        Err(LoadError)
     }
 
     fn add(&mut self, _: &Record) {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use store::core::Room;
 use store::core::ledger::Ledger;
-use store::core::ledger::snapshot::{Fold, ThawError};
+use store::core::ledger::snapshot::{LoadError, Replay};
 use store::core::queue::Ordinal;
 use store::core::record::{Record, Terms};
 use store::inspect;
@@ -24,9 +24,9 @@ const NEVER: u64 = u64::MAX / 2;
 #[derive(Default)]
 struct Records(Vec<Record>);
 
-impl Fold for Records {
-    fn thaw(&mut self, _: impl Read, _: u64) -> Result<(), ThawError> {
-        Err(ThawError)
+impl Replay for Records {
+    fn load(&mut self, _: impl Read, _: u64) -> Result<(), LoadError> {
+        Err(LoadError)
     }
 
     fn add(&mut self, record: &Record) {
@@ -137,9 +137,9 @@ struct Prefix<'a> {
     len: usize,
 }
 
-impl Fold for Prefix<'_> {
-    fn thaw(&mut self, _: impl Read, _: u64) -> Result<(), ThawError> {
-        Err(ThawError)
+impl Replay for Prefix<'_> {
+    fn load(&mut self, _: impl Read, _: u64) -> Result<(), LoadError> {
+        Err(LoadError)
     }
 
     fn add(&mut self, record: &Record) {

@@ -11,7 +11,7 @@
 
 use crate::budget::Share;
 use crate::handoff::Place;
-use crate::request::{Next, Reader, Refused, Whole};
+use crate::request::{Complete, Next, Reader, Refused};
 use crate::stream::Stream;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -70,10 +70,10 @@ impl Order {
 
 /// What a connection brings.
 pub(crate) enum Event {
-    Request(Box<Whole>),
+    Request(Box<Complete>),
     Refused(Refused),
     /// The client waits for a word before it sends its body.
-    Word,
+    Continue,
     /// It has said all, and whether in the middle of a request.
     Over(bool),
 }
@@ -370,7 +370,7 @@ impl Connection {
     }
 
     /// The client has been told to go on with its request, for which it has no more time than others.
-    pub(crate) fn on_word(&self) {
+    pub(crate) fn on_continue(&self) {
         self.phase.set(Phase::Receiving);
     }
 
@@ -385,16 +385,16 @@ impl Connection {
             }
             let next = self.reader.borrow_mut().next();
             match next {
-                Ok(Next::Whole(whole)) => return Poll::Ready(Ok(Event::Request(whole))),
+                Ok(Next::Complete(whole)) => return Poll::Ready(Ok(Event::Request(whole))),
                 Err(refused) => return Poll::Ready(Ok(Event::Refused(refused))),
-                Ok(Next::More | Next::Word) => (),
+                Ok(Next::More | Next::Continue) => (),
             }
             let has_begun = self.has_more();
             if has_begun && self.phase.get() == Phase::Idle {
                 self.enter(Phase::Receiving);
             }
-            if matches!(next, Ok(Next::Word)) {
-                return Poll::Ready(Ok(Event::Word));
+            if matches!(next, Ok(Next::Continue)) {
+                return Poll::Ready(Ok(Event::Continue));
             }
             if self.is_over.get() {
                 return Poll::Ready(Ok(Event::Over(has_begun)));

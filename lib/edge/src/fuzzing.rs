@@ -1,6 +1,6 @@
 //! What tests and fuzz targets see of the readers: a stream, cut into pieces, as requests.
 
-use crate::request::{Next, Reader, Whole};
+use crate::request::{Complete, Next, Reader};
 
 /// What is read of a stream that comes in pieces of so many bytes: the requests, then the status of a refusal, or how many
 /// bytes are left.
@@ -10,8 +10,8 @@ pub fn read(bytes: &[u8], piece: usize) -> (Vec<String>, Result<usize, u16>) {
     let mut pieces = bytes.chunks(piece);
     loop {
         match reader.next() {
-            Ok(Next::Whole(whole)) => requests.push(format!("{:?}", Whole { memory: 0, ..*whole })),
-            Ok(Next::Word) => (),
+            Ok(Next::Complete(whole)) => requests.push(format!("{:?}", Complete { memory: 0, ..*whole })),
+            Ok(Next::Continue) => (),
             Ok(Next::More) => match pieces.next() {
                 Some(piece) => reader.push(piece),
                 None => return (requests, Ok(reader.held_len())),

@@ -230,7 +230,7 @@ pub fn receive(control: BorrowedFd<'_>, message: &mut [u8; MESSAGE_BYTES_MAX]) -
 
 /// What the word of a client says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum SlotState {
     /// Nothing of it was taken that is not answered.
     AtRest,
     /// Something was, or may be, or an answer is being written.
@@ -333,9 +333,9 @@ impl Page {
 
     /// lb: what the word of this client says. `None` when there is no word of this ticket.
     #[must_use]
-    pub fn read(&self, ticket: Ticket) -> Option<Word> {
+    pub fn read(&self, ticket: Ticket) -> Option<SlotState> {
         let word = self.word(ticket.slot)?.load(Ordering::Acquire);
-        let says = [(AT_REST, Word::AtRest), (CONSUMED, Word::Consumed), (ENDED, Word::Ended)];
+        let says = [(AT_REST, SlotState::AtRest), (CONSUMED, SlotState::Consumed), (ENDED, SlotState::Ended)];
         says.into_iter().find_map(|(state, says)| (word == ticket.word(state)).then_some(says))
     }
 
@@ -576,15 +576,15 @@ mod tests {
         let (ours, theirs) = both_sides();
         ours.offer(TICKET);
         let place = Place::new(Rc::clone(&theirs), TICKET).unwrap();
-        assert_eq!(ours.read(TICKET), Some(Word::AtRest));
+        assert_eq!(ours.read(TICKET), Some(SlotState::AtRest));
         assert!(place.consume() && !place.consume());
-        assert_eq!(ours.read(TICKET), Some(Word::Consumed));
+        assert_eq!(ours.read(TICKET), Some(SlotState::Consumed));
         assert!(place.rest());
-        assert_eq!(ours.read(TICKET), Some(Word::AtRest));
+        assert_eq!(ours.read(TICKET), Some(SlotState::AtRest));
         let next = Ticket { generation: 4, ..TICKET };
         ours.offer(next);
         assert!(!place.consume());
-        assert_eq!((ours.read(TICKET), ours.read(next)), (None, Some(Word::AtRest)));
+        assert_eq!((ours.read(TICKET), ours.read(next)), (None, Some(SlotState::AtRest)));
         assert!(Place::new(theirs, Ticket { slot: 200, generation: 0 }).is_none());
     }
 
@@ -596,10 +596,10 @@ mod tests {
         for ticket in tickets {
             ours.offer(ticket);
             place(ticket).end();
-            assert_eq!(ours.read(ticket), Some(Word::AtRest), "only who has taken a client can end it");
+            assert_eq!(ours.read(ticket), Some(SlotState::AtRest), "only who has taken a client can end it");
             assert!(place(ticket).consume());
             place(ticket).end();
-            assert_eq!(ours.read(ticket), Some(Word::Ended));
+            assert_eq!(ours.read(ticket), Some(SlotState::Ended));
         }
         assert_eq!(ours.take_ended(1), [0, 63], "those that stand together");
         assert_eq!(ours.take_ended(200), [64, 128, 199]);
@@ -609,7 +609,7 @@ mod tests {
         ours.offer(next);
         assert!(place(next).consume());
         place(tickets[0]).end();
-        assert_eq!(ours.read(next), Some(Word::Consumed));
+        assert_eq!(ours.read(next), Some(SlotState::Consumed));
         assert!(ours.take_ended(200).is_empty());
     }
 

@@ -35,11 +35,11 @@ pub(crate) struct Head {
     pub(crate) accept: Vec<Range<usize>>,
     pub(crate) framing: Framing,
     /// The client waits for a word (`Expect: 100-continue`) before it sends the body.
-    pub(crate) expects_word: bool,
+    pub(crate) expects_continue: bool,
     /// Its client wants a close after the answer.
-    pub(crate) is_last: bool,
+    pub(crate) closes: bool,
     /// It is of HTTP/1.0.
-    pub(crate) is_old: bool,
+    pub(crate) is_http10: bool,
     /// Where it ends.
     pub(crate) len: usize,
 }
@@ -128,7 +128,7 @@ struct Fields<'a> {
     length: Option<usize>,
     codings: usize,
     is_chunked: bool,
-    expects_word: bool,
+    expects_continue: bool,
     says_close: bool,
     says_keep_alive: bool,
 }
@@ -157,7 +157,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Flaw> {
     if len.saturating_sub(line_at + line_len + 2) > HEAD_BYTES_MAX {
         return Err(FIELDS_TOO_LARGE);
     }
-    let is_old = version == 0;
+    let is_http10 = version == 0;
     let fields = Fields::read(request.headers, matches!(method, "GET" | "HEAD"))?;
     let passed_on = [fields.content_type, fields.content_encoding, fields.token].into_iter().flatten();
     let passed_on_len = passed_on.map(<[u8]>::len).sum::<usize>();
@@ -165,10 +165,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Flaw> {
     {
         return Err(FIELDS_TOO_LARGE);
     }
-    let framing = fields.framing(is_old)?;
+    let framing = fields.framing(is_http10)?;
     let method = registered(method)?;
     let is_addressed = match fields.hosts {
-        0 => is_old,
+        0 => is_http10,
         1 => is_host(fields.host),
         _ => false,
     };
@@ -193,9 +193,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Flaw> {
         token: fields.token.map(place),
         accept: fields.accept.into_iter().map(place).collect(),
         framing,
-        expects_word: fields.expects_word && !is_old,
-        is_last: fields.says_close || is_old && !fields.says_keep_alive,
-        is_old,
+        expects_continue: fields.expects_continue && !is_http10,
+        closes: fields.says_close || is_http10 && !fields.says_keep_alive,
+        is_http10,
         len,
     }))
 }
@@ -232,7 +232,7 @@ impl<'a> Fields<'a> {
                     fields.codings += 1;
                     fields.is_chunked = value.eq_ignore_ascii_case(b"chunked");
                 }
-                Some(Known::Expect) => fields.expects_word = value.eq_ignore_ascii_case(b"100-continue"),
+                Some(Known::Expect) => fields.expects_continue = value.eq_ignore_ascii_case(b"100-continue"),
                 Some(Known::Connection) => {
                     for wish in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                         fields.says_close |= wish.eq_ignore_ascii_case(b"close");
@@ -244,7 +244,7 @@ impl<'a> Fields<'a> {
         Ok(fields)
     }
 
-    fn framing(&self, is_old: bool) -> Result<Framing, Flaw> {
+    fn framing(&self, is_http10: bool) -> Result<Framing, Flaw> {
         match (self.codings, self.length) {
             (0, length) => match length.unwrap_or(0) {
                 length @ ..=BODY_BYTES_MAX => Ok(Framing::Length(length)),
@@ -253,7 +253,7 @@ impl<'a> Fields<'a> {
             (_, Some(_)) => {
                 Err(Flaw::bad("two_framings", "send Content-Length or Transfer-Encoding, not both"))
             }
-            (_, None) if is_old => Err(Flaw::bad("bad_framing", "HTTP/1.0 has no Transfer-Encoding")),
+            (_, None) if is_http10 => Err(Flaw::bad("bad_framing", "HTTP/1.0 has no Transfer-Encoding")),
             (1, None) if self.is_chunked => Ok(Framing::Chunks),
             _ => Err(Flaw::new(
                 StatusCode::NOT_IMPLEMENTED,
@@ -397,17 +397,17 @@ mod tests {
         let fields = [head.content_type.clone(), head.token.clone(), head.content_encoding.clone()];
         assert_eq!(fields.map(|field| part(field.unwrap())), ["text/x", "t", "br"]);
         assert_eq!(&bytes[head.len..], b"body");
-        assert!(head.expects_word && head.is_last && !head.is_old);
+        assert!(head.expects_continue && head.closes && !head.is_http10);
     }
 
     #[test]
     fn a_client_of_http_1_0_says_when_it_stays_and_expects_nothing() {
         let old =
             |fields: &str| parse(format!("GET / HTTP/1.0\r\n{fields}\r\n").as_bytes()).unwrap().unwrap();
-        assert!(old("").is_last && old("").is_old);
-        assert!(!old("Connection: Keep-Alive\r\n").is_last);
-        assert!(old("Connection: keep-alive, close\r\n").is_last);
-        assert!(!old("Expect: 100-continue\r\n").expects_word);
+        assert!(old("").closes && old("").is_http10);
+        assert!(!old("Connection: Keep-Alive\r\n").closes);
+        assert!(old("Connection: keep-alive, close\r\n").closes);
+        assert!(!old("Expect: 100-continue\r\n").expects_continue);
     }
 
     #[test]

@@ -40,11 +40,11 @@ const HEAD_BYTES_MAX: usize = 256;
 
 /// To whom an answer goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asker {
+pub(crate) struct ReplyFor {
     /// It asked with `HEAD`: it gets no body.
     pub(crate) is_head: bool,
     /// It speaks HTTP/1.0: it must be told that the connection stays.
-    pub(crate) is_old: bool,
+    pub(crate) is_http10: bool,
 }
 
 impl Reply {
@@ -107,7 +107,7 @@ impl Reply {
     }
 
     /// The answer as it is written.
-    pub(crate) fn encode(&self, asker: Asker) -> Vec<u8> {
+    pub(crate) fn encode(&self, asker: ReplyFor) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_BYTES_MAX + self.body.len());
         let mut put = |part: &[u8]| out.extend_from_slice(part);
         put(b"HTTP/1.1 ");
@@ -128,7 +128,7 @@ impl Reply {
         }
         if self.close {
             put(b"\r\nconnection: close");
-        } else if asker.is_old {
+        } else if asker.is_http10 {
             put(b"\r\nconnection: keep-alive");
         }
         // RFC 9110 section 8.6. The length of a body is unknown where a backend left it out for HEAD.
@@ -168,7 +168,7 @@ fn date() -> Date {
 mod tests {
     use super::*;
 
-    fn text(reply: &Reply, asker: Asker) -> String {
+    fn text(reply: &Reply, asker: ReplyFor) -> String {
         let text = String::from_utf8(reply.encode(asker)).unwrap();
         let (before, rest) = text.split_once("\r\ndate: ").unwrap();
         let (date, after) = rest.split_at(29);
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn an_answer_has_the_fields_that_its_client_needs() {
-        let here = Asker::default();
+        let here = ReplyFor::default();
         assert_eq!(
             text(&Reply::json(StatusCode::OK, "{}"), here),
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_head_has_no_body_and_one_of_http_1_0_says_that_it_stays() {
-        let head = Asker { is_head: true, is_old: false };
+        let head = ReplyFor { is_head: true, is_http10: false };
         assert_eq!(
             text(&Reply::json(StatusCode::OK, "{}"), head),
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
@@ -210,7 +210,7 @@ mod tests {
             text(&Reply::empty(StatusCode::OK), head),
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n"
         );
-        let old = Asker { is_head: false, is_old: true };
+        let old = ReplyFor { is_head: false, is_http10: true };
         assert_eq!(
             text(&Reply::empty(StatusCode::OK), old),
             "HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n"

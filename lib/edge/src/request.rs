@@ -57,18 +57,18 @@ pub(crate) enum Next {
     /// Nothing yet.
     More,
     /// A client that waits to be told that it may send the body.
-    Word,
-    Whole(Box<Whole>),
+    Continue,
+    Complete(Box<Complete>),
 }
 
 /// A whole request, and what its answer has to know.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct Complete {
     pub(crate) request: Request,
     /// Its client wants a close after the answer.
-    pub(crate) is_last: bool,
+    pub(crate) closes: bool,
     /// It is of HTTP/1.0.
-    pub(crate) is_old: bool,
+    pub(crate) is_http10: bool,
     /// Bytes of memory that the request takes.
     pub(crate) memory: usize,
 }
@@ -197,11 +197,11 @@ impl Reader {
             }
         }
         begun.has_body |= self.held.len() > at;
-        let wants_word = begun.head.expects_word && !begun.has_body;
+        let wants_continue = begun.head.expects_continue && !begun.has_body;
         // Once is enough.
-        begun.has_body |= wants_word;
+        begun.has_body |= wants_continue;
         self.begun = Some(begun);
-        Ok(if wants_word { Next::Word } else { Next::More })
+        Ok(if wants_continue { Next::Continue } else { Next::More })
     }
 
     fn head(&mut self) -> Result<Option<Head>, Flaw> {
@@ -243,7 +243,12 @@ impl Reader {
             accept: accept(&bytes, &head.accept),
             body: body.map_or_else(|| bytes.slice(head.len..), Bytes::from),
         };
-        Ok(Next::Whole(Box::new(Whole { request, is_last: head.is_last, is_old: head.is_old, memory })))
+        Ok(Next::Complete(Box::new(Complete {
+            request,
+            closes: head.closes,
+            is_http10: head.is_http10,
+            memory,
+        })))
     }
 }
 
@@ -293,7 +298,7 @@ mod tests {
             );
             assert!(requests[1].contains("b\"a\""), "{}", requests[1]);
             assert!(
-                requests[2].contains("target: /?/b,") && requests[2].contains("is_old: true"),
+                requests[2].contains("target: /?/b,") && requests[2].contains("is_http10: true"),
                 "{}",
                 requests[2]
             );
@@ -350,11 +355,11 @@ mod tests {
         assert!(reader.has_begun());
         let mut reader = Reader::default();
         reader.push([PAYMENT, "\r\n\r"].concat().as_bytes());
-        assert!(matches!(reader.next(), Ok(Next::Whole(_))));
+        assert!(matches!(reader.next(), Ok(Next::Complete(_))));
         assert!(!reader.has_begun() && reader.held_len() == 1);
         reader.push(b"\n\r\n");
         reader.push(PAYMENT.as_bytes());
-        assert!(matches!(reader.next(), Ok(Next::Whole(_))));
+        assert!(matches!(reader.next(), Ok(Next::Complete(_))));
         // Another byte behind a CR is no empty line.
         reader.push(b"\r");
         reader.push(b"G");
@@ -376,7 +381,7 @@ mod tests {
             reader.push(b"\r\nab\r\n");
         }
         reader.push(b"0\r\n\r\nGET");
-        assert!(matches!(reader.next(), Ok(Next::Whole(whole)) if whole.request.body.len() == 3_000));
+        assert!(matches!(reader.next(), Ok(Next::Complete(whole)) if whole.request.body.len() == 3_000));
         assert_eq!(reader.held_len(), 3);
     }
 
@@ -385,10 +390,10 @@ mod tests {
         let head = PAYMENT.replace("\r\n\r\nbody", "\r\nExpect: 100-continue\r\n\r\n");
         let mut reader = Reader::default();
         reader.push(head.as_bytes());
-        assert!(matches!(reader.next(), Ok(Next::Word)));
+        assert!(matches!(reader.next(), Ok(Next::Continue)));
         assert!(matches!(reader.next(), Ok(Next::More)));
         reader.push(b"body");
-        assert!(matches!(reader.next(), Ok(Next::Whole(_))));
+        assert!(matches!(reader.next(), Ok(Next::Complete(_))));
         reader.push(head.as_bytes());
         reader.push(b"b");
         assert!(matches!(reader.next(), Ok(Next::More)));

@@ -30,8 +30,8 @@ use crate::limits::{
     LINGER_TIMEOUT, REQUEST_TIMEOUT, SWEEP_INTERVAL, SWEEP_LAG_MS, SWEEP_MAX, SWEEP_PAUSE, TURNED_AWAY_MAX,
     WRITE_TIMEOUT,
 };
-use crate::reply::{Asker, Reply};
-use crate::request::{Refused, Request, Whole};
+use crate::reply::{Reply, ReplyFor};
+use crate::request::{Complete, Refused, Request};
 use crate::stream::Stream;
 use http::Method;
 use std::borrow::Cow;
@@ -51,7 +51,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use wire::metrics::Snapshot;
 
 /// What a client is told that waits for a word before it sends its body.
-const WORD: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Takes a connection at rest.
 type Heir = Box<dyn Fn(Stream)>;
@@ -294,7 +294,7 @@ impl Edge {
         self.ms(at) + 1
     }
 
-    /// Whole milliseconds from the beginning to then.
+    /// Complete milliseconds from the beginning to then.
     fn ms(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
@@ -406,7 +406,7 @@ impl Edge {
 
     /// Counts a whole request, which its handler may have to copy once, and the handler itself. False when there is no
     /// memory for them, though all have gone that could; a short request that comes alone has a part of its own.
-    fn admit(&self, connection: &Connection, whole: &Whole, handler_bytes: usize) -> bool {
+    fn admit(&self, connection: &Connection, whole: &Complete, handler_bytes: usize) -> bool {
         let bytes = 2 * whole.memory + handler_bytes + ANSWERING_BYTES + connection.memory();
         let share = self.budget.borrow_mut().hold(connection.share.get(), bytes);
         connection.share.set(share);
@@ -459,10 +459,10 @@ impl Edge {
             event => event,
         };
         let (reply, asker) = match event {
-            Event::Word => {
+            Event::Continue => {
                 let is_told =
-                    connection.consume_all().is_ok() && self.write(connection, WORD.into()).await.is_ok();
-                connection.on_word();
+                    connection.consume_all().is_ok() && self.write(connection, CONTINUE.into()).await.is_ok();
+                connection.on_continue();
                 return (!is_told).then_some(Outcome::Ended);
             }
             Event::Over(_) => return Some(Outcome::Ended),
@@ -473,10 +473,13 @@ impl Edge {
                 }
                 let reply = flaw.reply();
                 let denies = connection.is_bereft() && reply.denies_a_record();
-                (if denies { Reply::unknown().closing() } else { reply }, Asker { is_head, is_old: false })
+                (
+                    if denies { Reply::unknown().closing() } else { reply },
+                    ReplyFor { is_head, is_http10: false },
+                )
             }
             Event::Request(whole) => {
-                let Whole { request, is_last, is_old, .. } = *whole;
+                let Complete { request, closes, is_http10, .. } = *whole;
                 connection.on_request();
                 // Many small requests of one client do not keep others waiting for long.
                 consume_budget().await;
@@ -484,7 +487,7 @@ impl Edge {
                 if !request.is_repeatable() && connection.consume().is_err() {
                     return Some(Outcome::Ended);
                 }
-                let asker = Asker { is_head: request.method == Method::HEAD, is_old };
+                let asker = ReplyFor { is_head: request.method == Method::HEAD, is_http10 };
                 let records = request.method == Method::POST;
                 let mut reply = if request.is_for_present_clients() && !connection.wait_for_client() {
                     Reply::unavailable(
@@ -500,11 +503,11 @@ impl Edge {
                 }
                 // What has come behind it is answered before the end.
                 let is_drained = connection.current_order() == Order::Drain && !connection.has_more();
-                reply.close |= is_last || is_drained;
+                reply.close |= closes || is_drained;
                 (reply, asker)
             }
         };
-        let is_last = reply.close;
+        let closes = reply.close;
         let bytes = reply.encode(asker);
         drop(reply);
         // Who dies between the first two leaves a client that is reset without an answer, so there is not even a system
@@ -515,7 +518,7 @@ impl Edge {
         {
             return Some(Outcome::Ended);
         }
-        if is_last {
+        if closes {
             return Some(Outcome::Answered);
         }
         connection.on_answer();
@@ -639,7 +642,7 @@ impl Refusal {
             Self::NoApi => Reply::unavailable("no_api", "nothing was recorded; retry later"),
             Self::Unknown => Reply::unknown(),
         };
-        reply.closing().encode(Asker::default())
+        reply.closing().encode(ReplyFor::default())
     }
 }
 
@@ -981,7 +984,7 @@ mod tests {
         client.write_all(b"Content-Length: 1\r\nExpect: 100-continue\r\n\r\n").unwrap();
         sleep(Duration::from_millis(1)).await;
         assert_eq!(edge.len(), 1);
-        client.read_exact(&mut [0; WORD.len()]).unwrap();
+        client.read_exact(&mut [0; CONTINUE.len()]).unwrap();
         sleep(SWEEP_INTERVAL * 2).await;
         assert!(edge.is_empty());
     }

@@ -167,7 +167,7 @@ impl Router {
     /// True while a processor's last answer was bad.
     #[must_use]
     pub fn has_open_circuit(&self, processor: Processor) -> bool {
-        self.beliefs[processor].is_open
+        self.beliefs[processor].circuit_open
     }
 
     /// A processor has refused this payment for good, which the other one has not: that may be about the processor.
@@ -192,22 +192,22 @@ impl Router {
                 if report.outcome != Outcome::Refused {
                     belief.note_charge();
                 }
-                belief.is_open = belief.refuses_all();
+                belief.circuit_open = belief.refuses_all();
                 belief.good_since_cap += 1;
-                if belief.good_since_cap >= belief.open_cap && belief.open_cap < self.config.open_max {
-                    belief.open_cap += 1;
+                if belief.good_since_cap >= belief.calls_cap && belief.calls_cap < self.config.open_max {
+                    belief.calls_cap += 1;
                     belief.good_since_cap = 0;
                 }
             }
             Outcome::Failing | Outcome::Unclear => {
                 belief.take_answer(report.attempt, latency_us, now_us);
-                belief.is_open = true;
+                belief.circuit_open = true;
             }
-            Outcome::Unreachable | Outcome::Lost | Outcome::Misaddressed => belief.is_open = true,
+            Outcome::Unreachable | Outcome::Lost | Outcome::Misaddressed => belief.circuit_open = true,
             Outcome::Busy => {
                 // A processor that turns down even the fewest has no capacity at all: that is failing.
-                belief.is_open |= belief.open_cap <= OPEN_MIN && belief.good_since_cap == 0;
-                belief.open_cap = (belief.open_cap * 3 / 4).max(OPEN_MIN.min(self.config.open_max));
+                belief.circuit_open |= belief.calls_cap <= OPEN_MIN && belief.good_since_cap == 0;
+                belief.calls_cap = (belief.calls_cap * 3 / 4).max(OPEN_MIN.min(self.config.open_max));
                 belief.good_since_cap = 0;
             }
             Outcome::Found { .. } | Outcome::Absent | Outcome::HandedBack | Outcome::Overdue => (),

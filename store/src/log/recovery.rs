@@ -19,7 +19,7 @@
 use super::frame::{self, FORMAT_VERSION, Frame, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, Sequence};
 use super::segment;
 use super::snapshot::{self, Place, Snapshot, SnapshotError};
-use crate::core::ledger::snapshot::{BYTES_PER_PAYMENT, Fold};
+use crate::core::ledger::snapshot::{BYTES_PER_PAYMENT, Replay};
 use crate::core::record::{Record, RecordError};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -90,11 +90,11 @@ pub struct Recovered {
 ///
 /// # Errors
 /// [`RecoveryError`]; then the store must not start.
-pub fn recover(dir: &Path, fold: &mut impl Fold) -> Result<Recovered, RecoveryError> {
+pub fn recover(dir: &Path, fold: &mut impl Replay) -> Result<Recovered, RecoveryError> {
     let io_error = |source| RecoveryError::Io { dir: dir.to_owned(), source };
     let newest = snapshot::list(dir).map_err(io_error)?.pop();
-    let thawed = newest.map(|sequence| thaw(dir, &snapshot::path(dir, sequence), fold)).transpose()?;
-    let (place, snapshot_bytes) = (thawed.map(|(place, _)| place), thawed.map_or(0, |(_, bytes)| bytes));
+    let loaded = newest.map(|sequence| load(dir, &snapshot::path(dir, sequence), fold)).transpose()?;
+    let (place, snapshot_bytes) = (loaded.map(|(place, _)| place), loaded.map_or(0, |(_, bytes)| bytes));
     let mut numbers = segment::list(dir).map_err(io_error)?;
     numbers.retain(|number| *number >= place.map_or(0, |place| place.segment));
     fold.expect(usize::try_from(payments_in(dir, &numbers)).unwrap_or(usize::MAX));
@@ -124,14 +124,14 @@ fn payments_in(dir: &Path, numbers: &[u64]) -> u64 {
     begun.saturating_sub(1) as u64 * segment::SEGMENT_BYTES / PAYMENT_RECORDS_BYTES
 }
 
-fn thaw(dir: &Path, path: &Path, fold: &mut impl Fold) -> Result<(Place, u64), RecoveryError> {
+fn load(dir: &Path, path: &Path, fold: &mut impl Replay) -> Result<(Place, u64), RecoveryError> {
     let corrupt = |what: String| RecoveryError::Corrupt { path: path.to_owned(), offset: 0, what };
     let snapshot = Snapshot::open(path).map_err(|error| match error {
         SnapshotError::Io(source) => RecoveryError::Io { dir: dir.to_owned(), source },
         SnapshotError::Version(found) => RecoveryError::Version { path: path.to_owned(), found },
         SnapshotError::Broken(_) => corrupt(error.to_string()),
     })?;
-    fold.thaw(snapshot.ledger, snapshot.len).map_err(|error| corrupt(error.to_string()))?;
+    fold.load(snapshot.ledger, snapshot.len).map_err(|error| corrupt(error.to_string()))?;
     Ok((snapshot.place, snapshot.len))
 }
 
@@ -207,7 +207,7 @@ impl Segments for [Image] {
 pub fn recover_segments(
     snapshot: Option<Place>,
     segments: &mut (impl Segments + ?Sized),
-    fold: &mut impl Fold,
+    fold: &mut impl Replay,
 ) -> Result<Recovered, RecoveryError> {
     let start = snapshot.unwrap_or(Place { offset: SEGMENT_HEADER_BYTES as u64, ..Place::default() });
     let recovered = Recovered { end: start, is_new: true, snapshot, ..Recovered::default() };
@@ -242,7 +242,7 @@ impl Reading {
         number: u64,
         path: PathBuf,
         bytes: &[u8],
-        fold: &mut impl Fold,
+        fold: &mut impl Replay,
     ) -> Result<(), RecoveryError> {
         let mut place = self.recovered.end;
         if !self.recovered.is_new {
@@ -268,7 +268,7 @@ impl Reading {
     }
 
     /// Reads the segment in which the log goes on.
-    fn read(&mut self, bytes: &[u8], fold: &mut impl Fold) -> Result<(), RecoveryError> {
+    fn read(&mut self, bytes: &[u8], fold: &mut impl Replay) -> Result<(), RecoveryError> {
         let number = self.recovered.end.segment;
         self.recovered.is_new = false;
         let end = read_frames(bytes, &mut self.recovered, &mut self.unflushed, fold)
@@ -367,7 +367,7 @@ fn read_frames(
     bytes: &[u8],
     recovered: &mut Recovered,
     unflushed: &mut Unflushed,
-    fold: &mut impl Fold,
+    fold: &mut impl Replay,
 ) -> Result<usize, (usize, RecordError)> {
     let end = &mut recovered.end;
     let mut offset = usize::try_from(end.offset).unwrap_or(usize::MAX);

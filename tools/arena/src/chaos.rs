@@ -1,7 +1,7 @@
 //! `arena chaos`: real processes under load, every fault of docs/failures.md, and a comparison of three sides.
 //!
 //! A run is a number of rounds ([`round`]), each with the next seed, a fresh system, and a [`schedule`] that the seed
-//! decides. It begins with sequences of faults that once broke a promise ([`staged`]). Then, under an open loop of payments ([`load`]) processes are killed, stopped and asked to end, the store's disk
+//! decides. It begins with sequences of faults that once broke a promise ([`staged`]). Then, under an open loop of payments ([`clients`]) processes are killed, stopped and asked to end, the store's disk
 //! fails ([`disk`]), and the processors misbehave ([`inject`]). Then all is healed, and what the clients were told
 //! ([`book`]), what we say and what the processors hold ([`reading`]) is compared ([`verdict`]) and added up ([`totals`]).
 //!
@@ -10,9 +10,9 @@
 
 pub mod args;
 pub mod book;
+pub mod clients;
 pub mod disk;
 pub mod inject;
-pub mod load;
 pub mod reading;
 pub mod round;
 pub mod schedule;
@@ -27,9 +27,9 @@ use crate::stack::Durability;
 use crate::terminal::{self, Terminal};
 use anyhow::ensure;
 use args::ChaosArgs;
+use clients::Clients;
 use indicatif::{ProgressBar, ProgressStyle};
 use inject::Injector;
-use load::Load;
 use round::Round;
 use schedule::Settings;
 use std::process::ExitCode;
@@ -163,7 +163,7 @@ impl Run {
 }
 
 /// One line of what has happened.
-fn describe(load: &Load, injector: &Injector, killed_before: u64) -> String {
+fn describe(load: &Clients, injector: &Injector, killed_before: u64) -> String {
     let (book, counts) = (load.book.borrow(), load.counts.borrow());
     let faults: u64 = injector.done.borrow().values().sum();
     let killed = killed_before + injector.killed.borrow().values().sum::<u64>();

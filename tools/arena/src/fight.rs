@@ -160,7 +160,7 @@ async fn fight_on(
         if let Some(containers) = &mut containers {
             containers.start().await?;
         }
-        Ground::prepare(args, plan, envs, terminal).await
+        FightEnv::prepare(args, plan, envs, terminal).await
     };
     let ground = tokio::select! {
         ground = Box::pin(prepared) => ground?,
@@ -186,14 +186,14 @@ fn write_json(report: &Report, path: &Path) -> anyhow::Result<()> {
 }
 
 /// Where the fight takes place: the sides, and the stack behind them if it is our own.
-struct Ground {
+struct FightEnv {
     sides: Sides,
     own: Option<(Rc<Stack>, RunDir)>,
     limits: Option<Limits>,
     profile: Option<&'static str>,
 }
 
-impl Ground {
+impl FightEnv {
     async fn prepare(
         args: &FightArgs,
         plan: &Plan,

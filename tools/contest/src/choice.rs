@@ -41,7 +41,7 @@ impl Choice {
     pub fn plan(&self, seed: u64) -> Result<Plan, PlanError> {
         match self {
             Self::Preview => Ok(Plan::preview()),
-            Self::Final => Ok(Plan::grand_final()),
+            Self::Final => Ok(Plan::final_()),
             Self::Random => Ok(draw::plan(seed)),
             Self::Day => Ok(draw::day(seed)),
             Self::File(path) => Plan::read(path),

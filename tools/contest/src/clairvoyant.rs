@@ -375,7 +375,7 @@ mod tests {
         };
         let (asked, preview) = best(Plan::preview());
         assert_eq!(numbers(preview), (asked, 0, 0));
-        let (asked, last) = best(Plan::grand_final());
+        let (asked, last) = best(Plan::final_());
         assert_eq!((last.unsettled, last.late), (0, 0));
         let share = last.settled.0[1] * 1_000 / asked;
         assert!((185..200).contains(&share), "the last stage is dear, {share} per mille");

@@ -178,7 +178,7 @@ impl Plan {
 
     /// The final of the competition.
     #[must_use]
-    pub fn grand_final() -> Self {
+    pub fn final_() -> Self {
         Self {
             name: "final".into(),
             duration: Duration::from_secs(300),
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn the_ramp_of_the_final_posts_as_many_payments_as_the_published_runs() {
-        let plan = Plan::grand_final();
+        let plan = Plan::final_();
         // Each user posts at its start and then every second and a millisecond.
         let posts: u128 =
             plan.user_starts().map(|start| (plan.duration - start).as_micros().div_ceil(1_001_000)).sum();
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_plan_written_as_json_is_read_back() {
-        for plan in [Plan::preview(), Plan::grand_final(), draw::plan(1), draw::plan(2)] {
+        for plan in [Plan::preview(), Plan::final_(), draw::plan(1), draw::plan(2)] {
             let text = serde_json::to_string(&plan).unwrap();
             assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan, "{text}");
         }

@@ -14,9 +14,9 @@
 //! * and what comes of it: [`usage`], [`comparison`], [`machine`], [`plot`].
 
 pub mod comparison;
+pub mod env;
 pub mod fixed_balancer;
 pub mod fixed_server;
-pub mod ground;
 pub mod lb;
 pub mod load;
 pub mod machine;
@@ -39,7 +39,7 @@ use arena::run_dir::RunDir;
 use arena::signals::{EXIT_INTERRUPTED, Signals};
 use arena::terminal::{self, Terminal};
 use comparison::Comparison;
-use ground::Ground;
+use env::BenchEnv;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -122,11 +122,11 @@ pub async fn bench(measurement: Measurement, envs: Vec<(String, String)>) -> any
     wire::socket::raise_descriptor_limit();
     let (dir, terminal) = (run_dir.path().to_owned(), Terminal::default());
     let build = format!("build: {}", binaries.profile().unwrap_or("not by cargo"));
-    let ground = Ground { binaries, dir, turns: how.turns, envs, terminal };
+    let env = BenchEnv { binaries, dir, turns: how.turns, envs, terminal };
     let (measured_tx, measured) = oneshot::channel();
     thread::Builder::new().name("measure".into()).spawn(move || {
         // After a signal nothing waits for it any more.
-        let _ = measured_tx.send(measurement.measure(&ground));
+        let _ = measured_tx.send(measurement.measure(&env));
     })?;
     let mut comparisons = tokio::select! {
         comparisons = measured => comparisons.context("the measurement broke off")??,
@@ -149,14 +149,14 @@ fn write_json(comparisons: &[Comparison], path: &Path) -> anyhow::Result<()> {
 }
 
 impl Measurement {
-    fn measure(&self, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
+    fn measure(&self, env: &BenchEnv) -> anyhow::Result<Vec<Comparison>> {
         match self {
-            Self::Floor(of) => preview::floor(of.args, ground),
-            Self::Preview(of) => preview::preview(&of.args, ground),
-            Self::Lb(of) => lb::lb(&of.args, ground),
-            Self::Stack(of) => stack::stack(&of.args, ground),
-            Self::Stalls(of) => stalls::stalls(&of.args, ground),
-            Self::Store(of) => store::store(of.args, ground),
+            Self::Floor(of) => preview::floor(of.args, env),
+            Self::Preview(of) => preview::preview(&of.args, env),
+            Self::Lb(of) => lb::lb(&of.args, env),
+            Self::Stack(of) => stack::stack(&of.args, env),
+            Self::Stalls(of) => stalls::stalls(&of.args, env),
+            Self::Store(of) => store::store(of.args, env),
             Self::FixedServer(_) | Self::FixedBalancer(_) => unreachable!("they measure nothing"),
         }
     }

@@ -17,7 +17,7 @@
 
 pub mod args;
 pub mod counts;
-pub mod ground;
+pub mod env;
 pub mod load;
 pub mod perf;
 pub mod report;
@@ -30,8 +30,8 @@ use arena::terminal::{self, Terminal};
 use args::ProfileArgs;
 use contest::plan::Plan;
 use counts::Counts;
-use ground::{Ground, Target};
-use load::{Load, Work};
+use env::{ProfileEnv, Target};
+use load::{ProfileLoad, Work};
 use perf::{Perf, Symbols};
 use report::{Profile, Report};
 use stacks::Stacks;
@@ -53,7 +53,7 @@ pub async fn profile(args: ProfileArgs, envs: Vec<(String, String)>) -> anyhow::
     let mut signals = Signals::handle()?;
     let perf = Perf::find().await?;
     let plan = args.plan.as_ref().map(|choice| choice.plan(args.seed)).transpose()?;
-    let load = plan.clone().map_or(Load::Rate(args.rate), |plan| Load::Plan(Box::new(plan)));
+    let load = plan.clone().map_or(ProfileLoad::Rate(args.rate), |plan| ProfileLoad::Plan(Box::new(plan)));
     wire::socket::raise_descriptor_limit();
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let terminal = Terminal::default();
@@ -69,13 +69,13 @@ pub async fn profile(args: ProfileArgs, envs: Vec<(String, String)>) -> anyhow::
         ),
     };
     let plan = plan.unwrap_or_else(Plan::preview);
-    let mut ground = Ground::new(&args, &plan, binaries)?;
+    let mut env = ProfileEnv::new(&args, &plan, binaries)?;
     let looked = tokio::select! {
-        looked = Box::pin(look(&mut ground, &args, &plan, &load, &perf, envs, &terminal)) => Some(looked),
+        looked = Box::pin(look(&mut env, &args, &plan, &load, &perf, envs, &terminal)) => Some(looked),
         () = signals.received() => None,
     };
-    let symbols = ground.symbols();
-    ground.leave(&terminal).await?;
+    let symbols = env.symbols();
+    env.leave(&terminal).await?;
     let Some(looked) = looked.transpose()? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
@@ -104,17 +104,17 @@ struct Looked {
 
 /// Starts everything and looks three times.
 async fn look(
-    ground: &mut Ground,
+    env: &mut ProfileEnv,
     args: &ProfileArgs,
     plan: &Plan,
-    load: &Load,
+    load: &ProfileLoad,
     perf: &Perf,
     envs: Vec<(String, String)>,
     terminal: &Terminal,
 ) -> anyhow::Result<Looked> {
-    let sides = ground.start(args, plan, envs, terminal).await?;
-    let targets = ground.targets()?;
-    if let Load::Rate(_) = load {
+    let sides = env.start(args, plan, envs, terminal).await?;
+    let targets = env.targets()?;
+    if let ProfileLoad::Rate(_) = load {
         load.put(&sides, WARM_UP).await?;
     }
 
@@ -155,7 +155,7 @@ async fn look(
 async fn draw(
     looked: Looked,
     args: &ProfileArgs,
-    load: &Load,
+    load: &ProfileLoad,
     perf: &Perf,
     symbols: &Symbols,
 ) -> anyhow::Result<Report> {

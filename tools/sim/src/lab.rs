@@ -1,14 +1,14 @@
 //! `sim lab`: judges the router over many random plans in simulated time.
 //!
-//! Each seed is a plan ([`contest::draw`]); the store's core as shipped lives through it ([`world`]) before two processors
+//! Each seed is a plan ([`contest::draw`]); the store's core as shipped lives through it ([`scenario`]) before two processors
 //! ([`processor`]), and what it settled is held against the clairvoyant ([`verdict`]). Seeds are spread over the cores.
 //! With `preview` or `final` the competition's own plans are lived through instead, for comparison with a real fight; with
 //! `day` random days, in which load is steady and no books are compared.
 
 pub mod processor;
+pub mod scenario;
 pub mod summary;
 pub mod verdict;
-pub mod world;
 
 use crate::print;
 use anyhow::Context;
@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 use summary::Summary;
-use verdict::Verdict;
+use verdict::PlanVerdict;
 use wire::PerProcessor;
 
 /// Random plans that are judged by default: about a minute on two cores.
@@ -86,13 +86,13 @@ impl LabArgs {
         Ok(plan)
     }
 
-    fn judge(&self, seed: u64) -> anyhow::Result<Verdict> {
+    fn judge(&self, seed: u64) -> anyhow::Result<PlanVerdict> {
         let plan = self.plan_of(seed)?;
-        Ok(verdict::judge(seed, &plan, &world::live(&plan, seed, false)))
+        Ok(verdict::judge(seed, &plan, &scenario::live(&plan, seed, false)))
     }
 
     /// All seeds, on all cores.
-    fn judge_all(&self) -> anyhow::Result<Vec<Verdict>> {
+    fn judge_all(&self) -> anyhow::Result<Vec<PlanVerdict>> {
         let plans = if self.plan == Choice::Random { PLANS } else { REPETITIONS };
         let seeds = self.seeds.unwrap_or(plans);
         let bar = ProgressBar::new(seeds);
@@ -122,7 +122,7 @@ impl LabArgs {
 fn tell(args: &LabArgs, seed: u64) -> anyhow::Result<ExitCode> {
     let plan = args.plan_of(seed)?;
     print(format_args!("{}\n", serde_json::to_string(&plan)?));
-    let lived = world::live(&plan, seed, true);
+    let lived = scenario::live(&plan, seed, true);
     for (us, text) in &lived.story {
         print(format_args!("{:>5}.{:06} {text}\n", us / 1_000_000, us % 1_000_000));
     }

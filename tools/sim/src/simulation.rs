@@ -14,7 +14,7 @@
 //! rest, whether the three sides agree. A seed replays bit by bit.
 //!
 //! Reading order: [`schedule`] (what happens when), [`disk`], [`processor`], [`ledgers`], [`past`], [`cells`]
-//! (what the generator has reached), [`world`] (all of it together).
+//! (what the generator has reached), [`system`] (all of it together).
 
 pub mod cells;
 pub mod disk;
@@ -22,7 +22,7 @@ pub mod ledgers;
 pub mod past;
 pub mod processor;
 pub mod schedule;
-pub mod world;
+pub mod system;
 
 pub use cells::Cells;
-pub use world::{Verdict, run, tell};
+pub use system::{SeedResult, run, tell};

@@ -1,8 +1,8 @@
 //! The lab: it replays, it agrees with the clairvoyant, and it measures how fast the router reacts, in simulated time.
 
 use contest::plan::{Condition, Plan, Stage};
+use sim::lab::scenario::{Lived, live, live_with};
 use sim::lab::verdict::judge;
-use sim::lab::world::{Lived, live, live_with};
 use std::time::Duration;
 use store::core::router::RouterConfig;
 use wire::{PerProcessor, Processor};
@@ -100,7 +100,7 @@ fn on_a_day_without_comparisons_no_payment_waits_for_a_minute_while_both_process
 
 #[test]
 fn the_official_plans_are_worth_99_per_cent_of_the_clairvoyant_and_no_fine() {
-    for plan in [Plan::preview(), Plan::grand_final()] {
+    for plan in [Plan::preview(), Plan::final_()] {
         let verdict = judge(0, &plan, &live(&plan, 0, false));
         assert!(verdict.share >= 99.0 && verdict.fine.is_none(), "{verdict}");
         assert_eq!(verdict.lag, 0, "{verdict}");

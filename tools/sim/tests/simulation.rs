@@ -1,11 +1,11 @@
 //! Seeds of the simulation: none may break an invariant, and each unsafe variant of the rules must be found.
 
-use sim::simulation::{Cells, Verdict, run, tell};
+use sim::simulation::{Cells, SeedResult, run, tell};
 use std::panic::catch_unwind;
 use std::process::{Command, Stdio};
 
 /// Runs one seed; an assertion of the store that fails is a violation like any other.
-fn run_caught(seed: u64) -> Verdict {
+fn run_caught(seed: u64) -> SeedResult {
     let is_told = std::env::var("SIMULATION_TELL").is_ok();
     catch_unwind(|| if is_told { tell(seed, |us, text| println!("{us:>12} {text}")) } else { run(seed) })
         .unwrap_or_else(|_| panic!("seed {seed} panicked"))

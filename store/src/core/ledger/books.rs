@@ -85,7 +85,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::ledger::snapshot::Fold;
+    use crate::core::ledger::snapshot::Replay;
     use crate::core::record::{Negative, Record, Terms};
     use proptest::prelude::*;
     use wire::frame::{AttemptId, Totals};
@@ -219,14 +219,14 @@ mod tests {
                 let processor = if fallback { Processor::Fallback } else { Processor::Default };
                 world.add(number, processor, step_ms, fate);
             }
-            let mut thawed = Ledger::new(1_000, KEY);
+            let mut loaded = Ledger::new(1_000, KEY);
             let mut bytes = Vec::new();
             world.ledger.freeze().put(&mut bytes).unwrap();
-            thawed.thaw(&bytes[..], bytes.len() as u64).unwrap();
+            loaded.load(&bytes[..], bytes.len() as u64).unwrap();
             for (from, len) in windows {
                 let (from, to) = (Some(Timestamp::from_ms(from)), Some(Timestamp::from_ms(from + len)));
                 world.check(&world.ledger, Bounds { from, to });
-                world.check(&thawed, Bounds { from, to });
+                world.check(&loaded, Bounds { from, to });
             }
             world.check(&world.ledger, Bounds::default());
         }

@@ -1,7 +1,7 @@
 //! The whole ledger at one moment: what a snapshot of the log holds instead of all records before it.
 //!
 //! [`Ledger::freeze`] takes the moment: it shares the large arrays with the ledger that goes on, so it costs next to
-//! nothing, and another thread writes it down. [`Fold::thaw`] reads it back into a ledger that goes on in the same way
+//! nothing, and another thread writes it down. [`Replay::load`] reads it back into a ledger that goes on in the same way
 //! as the one that was frozen. What follows from the rest is not written but built anew: the index, the queue, the tree
 //! of the summary. The balance is both, and the two must agree.
 //!
@@ -15,7 +15,7 @@
 //!  a flight:   processor 1, time 8, sealed 1, surprised 1, count 1, attempts of 8
 //! ```
 //!
-//! The file around it carries the checksum. Any bytes can be given to [`Fold::thaw`]; those that contradict themselves
+//! The file around it carries the checksum. Any bytes can be given to [`Replay::load`]; those that contradict themselves
 //! are refused.
 
 use super::{Balance, Flight, Ledger, NO_SLOT, Payment, Standing, Tombstone, UNANSWERED_MAX};
@@ -55,15 +55,15 @@ pub struct Frozen {
 /// Bytes that are no snapshot of this version, or one that contradicts itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("what it holds contradicts itself")]
-pub struct ThawError;
+pub struct LoadError;
 
 /// What a log is read into.
-pub trait Fold {
+pub trait Replay {
     /// Becomes the ledger that was frozen into the next `len` bytes; bounds and secrets stay. Comes first, if at all.
     ///
     /// # Errors
     /// When they are no frozen ledger. Nothing has changed then.
-    fn thaw(&mut self, ledger: impl Read, len: u64) -> Result<(), ThawError>;
+    fn load(&mut self, ledger: impl Read, len: u64) -> Result<(), LoadError>;
 
     /// About so many payments are in the records that follow. No promise.
     fn expect(&mut self, _payments: usize) {}
@@ -72,12 +72,12 @@ pub trait Fold {
     fn add(&mut self, record: &Record);
 }
 
-impl Fold for Ledger {
-    fn thaw(&mut self, ledger: impl Read, len: u64) -> Result<(), ThawError> {
+impl Replay for Ledger {
+    fn load(&mut self, ledger: impl Read, len: u64) -> Result<(), LoadError> {
         let fields = &mut Fields::new(ledger, len);
-        let mut thawed = Self::new(self.payments_max, self.index.key());
-        thawed.take(fields).filter(|()| fields.left() == 0).ok_or(ThawError)?;
-        *self = thawed;
+        let mut loaded = Self::new(self.payments_max, self.index.key());
+        loaded.take(fields).filter(|()| fields.left() == 0).ok_or(LoadError)?;
+        *self = loaded;
         Ok(())
     }
 
@@ -325,8 +325,8 @@ mod tests {
         bytes
     }
 
-    fn thaw(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), ThawError> {
-        ledger.thaw(bytes, bytes.len() as u64)
+    fn load(ledger: &mut Ledger, bytes: &[u8]) -> Result<(), LoadError> {
+        ledger.load(bytes, bytes.len() as u64)
     }
 
     /// A ledger with something in every place, made by records.
@@ -377,7 +377,7 @@ mod tests {
     fn a_loaded_ledger_equals_the_saved_one() {
         let before = ledger();
         let mut after = Ledger::new(1000, KEY);
-        thaw(&mut after, &bytes_of(&before)).expect("what was written is read");
+        load(&mut after, &bytes_of(&before)).expect("what was written is read");
         assert_eq!(bytes_of(&after), bytes_of(&before));
         assert_eq!(after.balance(), before.balance());
         assert_eq!(after.conflicts(), before.conflicts());
@@ -412,7 +412,7 @@ mod tests {
     fn a_cut_snapshot_is_refused_at_any_byte() {
         let bytes = bytes_of(&ledger());
         for len in 0..bytes.len() {
-            assert_eq!(thaw(&mut Ledger::new(1000, KEY), &bytes[..len]), Err(ThawError), "cut at {len}");
+            assert_eq!(load(&mut Ledger::new(1000, KEY), &bytes[..len]), Err(LoadError), "cut at {len}");
         }
     }
 
@@ -426,9 +426,9 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            let mut thawed = Ledger::new(1000, KEY);
-            if thaw(&mut thawed, &bytes).is_ok() {
-                prop_assert!(thawed.balance().adds_up());
+            let mut loaded = Ledger::new(1000, KEY);
+            if load(&mut loaded, &bytes).is_ok() {
+                prop_assert!(loaded.balance().adds_up());
             }
         }
     }

@@ -43,7 +43,7 @@ impl Router {
     #[must_use]
     pub fn state(&self, processor: Processor, calls: &Calls, now_us: u64) -> State {
         let belief = &self.beliefs[processor];
-        if belief.is_open {
+        if belief.circuit_open {
             return State::Failing;
         }
         let age_us = belief.oldest_age_us(calls, processor, now_us);
@@ -61,7 +61,7 @@ impl Router {
     pub fn why(&self, processor: Processor, calls: &Calls, now_us: u64) -> Why {
         let belief = &self.beliefs[processor];
         let age_us = belief.oldest_age_us(calls, processor, now_us);
-        let is_silent = !belief.is_open && age_us > belief.delay_us + STALL_SLACK_MS * 1000;
+        let is_silent = !belief.circuit_open && age_us > belief.delay_us + STALL_SLACK_MS * 1000;
         if is_silent { Why::Unanswered(age_us / 1000) } else { belief.heard }
     }
 
@@ -108,7 +108,7 @@ impl Router {
         let belief = &self.beliefs[processor];
         let during_delay = self.passes(processor, belief.delay_us, self.config.dispatch_per_s.into());
         let beside_left = OUT_MAX.saturating_sub(belief.left_us.len());
-        calls.open_len(processor) < belief.open_cap.min(OPEN_QUICK + during_delay).min(beside_left)
+        calls.open_len(processor) < belief.calls_cap.min(OPEN_QUICK + during_delay).min(beside_left)
     }
 
     /// How many payments get through a processor in so long, at that pace.
@@ -120,7 +120,7 @@ impl Router {
     )]
     pub(super) fn passes(&self, processor: Processor, within_us: u64, per_s: f64) -> usize {
         let belief = &self.beliefs[processor];
-        let by_room = belief.open_cap as f64 / belief.delay_us.max(1) as f64;
+        let by_room = belief.calls_cap as f64 / belief.delay_us.max(1) as f64;
         (within_us as f64 * by_room.min(per_s / 1e6)) as usize
     }
 
@@ -133,7 +133,7 @@ impl Router {
         let belief = &self.beliefs[processor];
         let believed_ms = belief.delay_us.max(belief.oldest_age_us(calls, processor, now_us)) / 1000;
         if believed_ms + CANARY_GUARD_MS <= self.config.audit_margin_ms {
-            let interval_ms = if belief.is_open { believed_ms / 4 } else { believed_ms / 2 };
+            let interval_ms = if belief.circuit_open { believed_ms / 4 } else { believed_ms / 2 };
             return self.rested(processor, CANARY_INTERVAL_MS.max(interval_ms), now_us);
         }
         if self.cutoffs.are_known(now_us) {

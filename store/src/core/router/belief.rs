@@ -81,7 +81,7 @@ impl fmt::Display for Why {
 /// All that is remembered of a processor.
 #[derive(Debug)]
 pub(super) struct Belief {
-    pub(super) is_open: bool,
+    pub(super) circuit_open: bool,
     pub(super) delay_us: u64,
     pub(super) deviation_us: u64,
     pub(super) last_answer_us: u64,
@@ -93,7 +93,7 @@ pub(super) struct Belief {
     pub(super) watermark: AttemptId,
     pub(super) last_dispatch_us: Option<u64>,
     pub(super) unusable_since_us: Option<u64>,
-    pub(super) open_cap: usize,
+    pub(super) calls_cap: usize,
     pub(super) good_since_cap: usize,
     /// When the calls began that dead apis left behind and that may still run there.
     pub(super) left_us: Vec<u64>,
@@ -110,7 +110,7 @@ impl Belief {
     /// The best is thought of it until it is heard.
     pub(super) fn new(open_max: usize, started_us: u64) -> Self {
         Self {
-            is_open: false,
+            circuit_open: false,
             delay_us: 0,
             deviation_us: 0,
             last_answer_us: 0,
@@ -119,7 +119,7 @@ impl Belief {
             watermark: AttemptId(0),
             last_dispatch_us: None,
             unusable_since_us: None,
-            open_cap: open_max,
+            calls_cap: open_max,
             good_since_cap: 0,
             left_us: Vec::new(),
             health_next_us: started_us + HEALTH_QUIET_MS * 1000,

@@ -60,11 +60,11 @@ impl Router {
         belief.deviation_us = 0;
         if failing || belief.refuses_all() {
             // Of what it refuses its health says nothing.
-            belief.is_open = true;
+            belief.circuit_open = true;
         } else {
             // Its own word is no proof, but the first bad answer is soon there; and what is out by now is no longer late.
             belief.last_dispatch_us = None;
-            belief.is_open = false;
+            belief.circuit_open = false;
             belief.watermark =
                 calls.youngest(processor).map_or(belief.watermark, |at| at.max(belief.watermark));
             belief.last_answer_us = now_us;

@@ -1,7 +1,7 @@
 //! Carries a schedule out: signals to processes, words to processors, strace to the disk. And undoes it all.
 
+use super::clients::Clients;
 use super::disk::{self, Met};
-use super::load::Load;
 use super::schedule::{DiskFault, Fault, Planned, Schedule, Settings, Target, Trouble};
 use crate::child::Exit;
 use crate::endpoint::Endpoint;
@@ -38,7 +38,7 @@ pub struct Injector {
     stack: Rc<Stack>,
     theirs: PerProcessor<Endpoint>,
     token: String,
-    load: Rc<Load>,
+    load: Rc<Clients>,
     settings: Settings,
     /// How often calls were hit by each misbehaviour in the rounds before: sweeps go on from there.
     swept: BTreeMap<String, u64>,
@@ -57,7 +57,7 @@ impl Injector {
     pub fn new(
         stack: Rc<Stack>,
         token: &str,
-        load: Rc<Load>,
+        load: Rc<Clients>,
         settings: Settings,
         swept: BTreeMap<String, u64>,
     ) -> Self {

@@ -13,8 +13,8 @@
 
 use super::args::ChaosArgs;
 use super::book::Entry;
+use super::clients::{CERTAIN_WITHIN, Clients};
 use super::inject::Injector;
-use super::load::{CERTAIN_WITHIN, Load};
 use super::reading::{DRAIN_TIMEOUT, Reader};
 use super::schedule::{Schedule, Settings};
 use super::staged::Staged;
@@ -64,7 +64,7 @@ pub struct Outcome {
 pub struct Round {
     stack: Rc<Stack>,
     run_dir: RunDir,
-    load: Rc<Load>,
+    load: Rc<Clients>,
     injector: Rc<Injector>,
     schedule: Schedule,
     store: std::path::PathBuf,
@@ -98,7 +98,7 @@ impl Round {
         let envs = [envs, &[timeout, snapshot]].concat();
         let config = StackConfig::new(&args.stack, binaries.clone(), run_dir.path(), envs);
         let stack = Rc::new(Stack::start(&config, &terminal).await?);
-        let load = Rc::new(Load::new(stack.ours.into(), seed));
+        let load = Rc::new(Clients::new(stack.ours.into(), seed));
         let injector = Rc::new(Injector::new(
             Rc::clone(&stack),
             TOKEN,
@@ -112,7 +112,7 @@ impl Round {
 
     /// The load, for the progress display.
     #[must_use]
-    pub fn load(&self) -> Rc<Load> {
+    pub fn load(&self) -> Rc<Clients> {
         Rc::clone(&self.load)
     }
 

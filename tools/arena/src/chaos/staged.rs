@@ -11,8 +11,8 @@
 //! charged. A fourth one, a gateway that answers 504 while its processor inserts the row much later, is among the
 //! misbehaviours of a processor ([`PaymentFault::GatewayTimeout`](crate::processor::PaymentFault::GatewayTimeout)).
 
+use super::clients::{CERTAIN_WITHIN, Clients};
 use super::inject::Injector;
-use super::load::{CERTAIN_WITHIN, Load};
 use super::reading::Reader;
 use super::schedule::Target;
 use crate::client::{Client, request};
@@ -53,7 +53,7 @@ const APIS_AWAY: Duration = Duration::from_millis(1_500);
 /// Plays the sequences against one system.
 pub struct Staged<'a> {
     stack: &'a Stack,
-    load: &'a Rc<Load>,
+    load: &'a Rc<Clients>,
     injector: &'a Injector,
     reader: &'a Reader<'a>,
     endpoint: Endpoint,
@@ -62,7 +62,12 @@ pub struct Staged<'a> {
 impl<'a> Staged<'a> {
     /// The sequences against this system.
     #[must_use]
-    pub fn new(stack: &'a Stack, load: &'a Rc<Load>, injector: &'a Injector, reader: &'a Reader<'a>) -> Self {
+    pub fn new(
+        stack: &'a Stack,
+        load: &'a Rc<Clients>,
+        injector: &'a Injector,
+        reader: &'a Reader<'a>,
+    ) -> Self {
         Self { stack, load, injector, reader, endpoint: stack.ours.into() }
     }
 

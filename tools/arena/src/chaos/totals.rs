@@ -1,7 +1,7 @@
 //! The numbers of a run: added up over its rounds, kept in the file of `--state`, told as a table and as JSON.
 
+use super::clients::Clients;
 use super::inject::Injector;
-use super::load::Load;
 use super::verdict::Verdict;
 use crate::processor::Observed;
 use crate::tally::Latency;
@@ -214,7 +214,7 @@ impl Totals {
     }
 
     /// Takes in what the clients saw.
-    pub fn take_load(&mut self, load: &Load) {
+    pub fn take_load(&mut self, load: &Clients) {
         let (book, counts) = (load.book.borrow(), load.counts.borrow());
         self.payments = book.entries().len() as u64;
         self.accepted = book.entries().iter().filter(|entry| entry.is_accepted()).count() as u64;

@@ -6,8 +6,8 @@
 //! same turn. lb in its first mode comes twice (A/A). Processor time is that of the balancer only, from `/proc`.
 
 use crate::bench::comparison::{Comparison, Metric, mib, number};
-use crate::bench::ground::Ground;
-use crate::bench::load::{ANSWER_TIMEOUT, Load, Outcome, Same};
+use crate::bench::env::BenchEnv;
+use crate::bench::load::{ANSWER_TIMEOUT, LoadGenerator, Outcome, Same};
 use crate::bench::plot;
 use crate::bench::process::Process;
 use crate::bench::proxy::{Proxy, free_addr, start_backends};
@@ -59,20 +59,20 @@ pub struct LbArgs {
 ///
 /// # Errors
 /// When something does not start.
-pub fn lb(args: &LbArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
+pub fn lb(args: &LbArgs, env: &BenchEnv) -> anyhow::Result<Vec<Comparison>> {
     let title = format!(
         "balancers in front of two backends on Unix sockets: {} connections, {} requests a second",
         args.connections, args.rate
     );
     let mut comparison = Comparison::new(title, METRICS);
-    let contestants = contestants(args, ground, &mut comparison)?;
-    let (_backends, alone) = start_backends(ground)?;
+    let contestants = contestants(args, env, &mut comparison)?;
+    let (_backends, alone) = start_backends(env)?;
     let addr = free_addr()?;
-    for turn in 1..=ground.turns {
+    for turn in 1..=env.turns {
         let mut floor = None;
         for (name, proxy) in &contestants {
-            ground.say(&format!("turn {turn} of {}: {name}", ground.turns));
-            let process = proxy.start(ground, addr)?;
+            env.say(&format!("turn {turn} of {}: {name}", env.turns));
+            let process = proxy.start(env, addr)?;
             let addr = if process.is_some() { addr } else { alone };
             let measured = Measured::of(args, process.as_ref(), addr)?;
             let floor = floor.get_or_insert(measured.latency);
@@ -96,10 +96,10 @@ pub fn lb(args: &LbArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
 /// No balancer first, then lb, which the ratios are to, and lb again at the end.
 fn contestants(
     args: &LbArgs,
-    ground: &Ground,
+    env: &BenchEnv,
     comparison: &mut Comparison,
 ) -> anyhow::Result<Vec<(String, Proxy)>> {
-    let modes = ground.lb_modes(&args.modes, comparison)?;
+    let modes = env.lb_modes(&args.modes, comparison)?;
     let mut proxies = vec![Proxy::Without];
     proxies.extend(modes.iter().cloned().map(Proxy::Lb));
     for other in [Proxy::LeastForward, Proxy::LeastHandOff, Proxy::Nginx, Proxy::Haproxy] {
@@ -131,7 +131,7 @@ struct Measured {
 impl Measured {
     fn of(args: &LbArgs, process: Option<&Process>, addr: SocketAddr) -> anyhow::Result<Self> {
         let usage = || process.map_or(Ok(Usage::default()), Process::usage);
-        let paced = Load {
+        let paced = LoadGenerator {
             addr,
             connections: args.connections.into(),
             rate_per_s: Some(args.rate),
@@ -146,10 +146,10 @@ impl Measured {
         let before = usage()?;
         let at_rate = clients.run(paced.lasting)?;
         let used = usage()? - before;
-        let saturated = Load { rate_per_s: None, ..paced }.run(&mut payment(""))?;
+        let saturated = LoadGenerator { rate_per_s: None, ..paced }.run(&mut payment(""))?;
         let memory = process.map_or(Ok(0), |process| process.memory().map(|memory| memory.pss_kib))?;
         let before = usage()?;
-        let reconnecting = Load { rate_per_s: None, is_reconnecting: true, ..paced };
+        let reconnecting = LoadGenerator { rate_per_s: None, is_reconnecting: true, ..paced };
         let connected = reconnecting.run(&mut payment("Connection: close\r\n"))?;
         let used_connecting = usage()? - before;
         Ok(Self {

@@ -53,7 +53,7 @@ impl Requests for Same {
 
 /// How it is sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Load {
+pub struct LoadGenerator {
     /// To whom.
     pub addr: SocketAddr,
     /// How many connections at once.
@@ -137,7 +137,7 @@ impl Outcome {
     }
 }
 
-impl Load {
+impl LoadGenerator {
     /// Connects, sends, and waits for the last answer.
     ///
     /// # Errors
@@ -165,7 +165,7 @@ struct Connection {
 
 /// The connections of a load.
 pub struct Clients<'a, R> {
-    load: Load,
+    load: LoadGenerator,
     requests: &'a mut R,
     epoll: Epoll,
     timer: Option<TimerFd>,
@@ -179,7 +179,7 @@ pub struct Clients<'a, R> {
 }
 
 impl<'a, R: Requests> Clients<'a, R> {
-    fn connect(load: Load, requests: &'a mut R) -> anyhow::Result<Self> {
+    fn connect(load: LoadGenerator, requests: &'a mut R) -> anyhow::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let mut clients = Self {
             load,
@@ -371,10 +371,17 @@ mod tests {
         addr
     }
 
-    fn load(addr: SocketAddr) -> Load {
+    fn load(addr: SocketAddr) -> LoadGenerator {
         let lasting = Duration::from_millis(200);
         let answer_timeout = ANSWER_TIMEOUT;
-        Load { addr, connections: 3, rate_per_s: None, lasting, answer_timeout, is_reconnecting: false }
+        LoadGenerator {
+            addr,
+            connections: 3,
+            rate_per_s: None,
+            lasting,
+            answer_timeout,
+            is_reconnecting: false,
+        }
     }
 
     #[test]
@@ -388,7 +395,7 @@ mod tests {
     #[test]
     fn a_rate_is_kept_and_no_more() {
         let addr = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
-        let load = Load { rate_per_s: Some(500), ..load(addr) };
+        let load = LoadGenerator { rate_per_s: Some(500), ..load(addr) };
         let outcome = load.run(&mut Same(b"GET / HTTP/1.1\r\n\r\n".to_vec())).unwrap();
         // Due at 0, 2, .. 198 ms: a busy machine may be late for the last ones, but never early.
         assert!((1..=100).contains(&outcome.accepted()), "{}", outcome.accepted());
@@ -406,7 +413,7 @@ mod tests {
     #[test]
     fn a_connection_for_each_request_ends_with_its_answer() {
         let addr = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        let load = Load { is_reconnecting: true, ..load(addr) };
+        let load = LoadGenerator { is_reconnecting: true, ..load(addr) };
         let outcome = load.run(&mut Same(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n".to_vec())).unwrap();
         assert!(outcome.accepted() > 0);
         assert_eq!(outcome.failed(), 0);

@@ -9,7 +9,7 @@
 //! preview at another length: its stages and audits are as much shorter, its users as many.
 
 use crate::bench::comparison::{Comparison, Metric, number};
-use crate::bench::ground::Ground;
+use crate::bench::env::BenchEnv;
 use crate::bench::process::Process;
 use anyhow::Context;
 use arena::endpoint::Endpoint;
@@ -78,14 +78,14 @@ pub struct PreviewArgs {
 ///
 /// # Errors
 /// When something does not start.
-pub fn floor(args: FloorArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
+pub fn floor(args: FloorArgs, env: &BenchEnv) -> anyhow::Result<Vec<Comparison>> {
     let plan = shortened(&Plan::preview(), args.play.for_s);
     let what = "the floor: one process, a fixed answer";
     let mut comparison = Comparison::new(title(&plan, what), METRICS);
-    for turn in 1..=ground.turns {
+    for turn in 1..=env.turns {
         for name in [FLOOR, FLOOR_AGAIN] {
-            ground.say(&format!("turn {turn} of {}: {name}", ground.turns));
-            comparison.enter(name, &play_floor(&plan, ground, false)?);
+            env.say(&format!("turn {turn} of {}: {name}", env.turns));
+            comparison.enter(name, &play_floor(&plan, env, false)?);
         }
     }
     Ok(vec![comparison])
@@ -95,28 +95,28 @@ pub fn floor(args: FloorArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>
 ///
 /// # Errors
 /// When something does not start.
-pub fn preview(args: &PreviewArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
+pub fn preview(args: &PreviewArgs, env: &BenchEnv) -> anyhow::Result<Vec<Comparison>> {
     let plan = shortened(&Plan::preview(), args.play.for_s);
     let mut comparison = Comparison::new(title(&plan, "POST /payments"), METRICS);
-    let modes = ground.lb_modes(&args.modes, &mut comparison)?;
+    let modes = env.lb_modes(&args.modes, &mut comparison)?;
     let variants: Vec<(&str, Durability)> = modes
         .iter()
         .flat_map(|mode| args.durability.iter().map(|durability| (mode.as_str(), *durability)))
         .collect();
-    for turn in 1..=ground.turns {
-        let say = |name: &str| ground.say(&format!("turn {turn} of {}: {name}", ground.turns));
+    for turn in 1..=env.turns {
+        let say = |name: &str| env.say(&format!("turn {turn} of {}: {name}", env.turns));
         say(FLOOR);
-        comparison.enter(FLOOR, &play_floor(&plan, ground, false)?);
+        comparison.enter(FLOOR, &play_floor(&plan, env, false)?);
         say(ASKING);
-        comparison.enter(ASKING, &play_floor(&plan, ground, true)?);
+        comparison.enter(ASKING, &play_floor(&plan, env, true)?);
         for (mode, durability) in &variants {
             let name = format!("ours, {mode}, {}", durability.name());
             say(&name);
             let variant = Variant { mode, durability: *durability, apis: args.apis };
-            comparison.enter(&name, &play_ours(&plan, &variant, ground)?);
+            comparison.enter(&name, &play_ours(&plan, &variant, env)?);
         }
         say(FLOOR_AGAIN);
-        comparison.enter(FLOOR_AGAIN, &play_floor(&plan, ground, false)?);
+        comparison.enter(FLOOR_AGAIN, &play_floor(&plan, env, false)?);
     }
     Ok(vec![comparison])
 }
@@ -153,11 +153,11 @@ impl Variant<'_> {
     ///
     /// # Errors
     /// When the folder cannot be made.
-    pub fn config(&self, ground: &Ground) -> anyhow::Result<StackConfig> {
-        let run_dir = ground.fresh_folder("stack")?;
+    pub fn config(&self, env: &BenchEnv) -> anyhow::Result<StackConfig> {
+        let run_dir = env.fresh_folder("stack")?;
         let plan = Plan::preview();
         Ok(StackConfig {
-            binaries: ground.binaries.clone(),
+            binaries: env.binaries.clone(),
             run_dir,
             port: 0,
             processor_ports: PerProcessor([0, 0]),
@@ -167,7 +167,7 @@ impl Variant<'_> {
             fee_percent: plan.fee_percent,
             audit_margin_ms: plan.audit.margin_ms,
             token: TOKEN.into(),
-            envs: ground.envs.clone(),
+            envs: env.envs.clone(),
             is_verbose: false,
         })
     }
@@ -185,31 +185,31 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 fn play_ours(
     plan: &Plan,
     variant: &Variant<'_>,
-    ground: &Ground,
+    env: &BenchEnv,
 ) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
-    let config = variant.config(ground)?;
+    let config = variant.config(env)?;
     block_on(async {
-        let stack = Stack::start(&config, &ground.terminal).await?;
+        let stack = Stack::start(&config, &env.terminal).await?;
         let theirs = PerProcessor(stack.theirs.0.map(Endpoint::from));
         let sides = Sides { ours: stack.ours.into(), theirs, token: TOKEN.into() };
         let figures = Box::pin(play(plan.clone(), sides)).await;
-        stack.stop(&ground.terminal).await;
+        stack.stop(&env.terminal).await;
         figures
     })
 }
 
 /// Plays against a fixed answer, of one process or of one that asks another.
-fn play_floor(plan: &Plan, ground: &Ground, is_asking: bool) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
-    let asked = is_asking.then(|| ground.dir.join("asked.sock"));
-    let _asked = asked.as_ref().map(|path| start_asked(path, ground)).transpose()?;
-    let (_server, ours) = start_server(asked.as_deref(), ground)?;
-    play_beside_processors(plan, ours, ground)
+fn play_floor(plan: &Plan, env: &BenchEnv, is_asking: bool) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
+    let asked = is_asking.then(|| env.dir.join("asked.sock"));
+    let _asked = asked.as_ref().map(|path| start_asked(path, env)).transpose()?;
+    let (_server, ours) = start_server(asked.as_deref(), env)?;
+    play_beside_processors(plan, ours, env)
 }
 
-fn start_asked(path: &Path, ground: &Ground) -> anyhow::Result<Process> {
-    let mut command = Command::new(Ground::ourselves()?);
+fn start_asked(path: &Path, env: &BenchEnv) -> anyhow::Result<Process> {
+    let mut command = Command::new(BenchEnv::ourselves()?);
     command.args(["fixed-server", "--socket"]).arg(path);
-    let mut process = Process::start("asked", command, &ground.dir)?;
+    let mut process = Process::start("asked", command, &env.dir)?;
     process.until(|| UnixStream::connect(path))?;
     Ok(process)
 }
@@ -218,9 +218,9 @@ fn start_asked(path: &Path, ground: &Ground) -> anyhow::Result<Process> {
 fn play_beside_processors(
     plan: &Plan,
     ours: SocketAddr,
-    ground: &Ground,
+    env: &BenchEnv,
 ) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
-    let processors = Processor::BOTH.map(|processor| start_processor(processor, ground));
+    let processors = Processor::BOTH.map(|processor| start_processor(processor, env));
     let [default, fallback] = processors;
     let ((_default, default), (_fallback, fallback)) = (default?, fallback?);
     let theirs = PerProcessor([default.into(), fallback.into()]);
@@ -243,19 +243,19 @@ async fn play(plan: Plan, sides: Sides) -> anyhow::Result<[Option<f64>; METRICS.
 ///
 /// # Errors
 /// When it does not start.
-pub fn start_server(asked: Option<&Path>, ground: &Ground) -> anyhow::Result<(Process, SocketAddr)> {
-    let mut command = Command::new(Ground::ourselves()?);
+pub fn start_server(asked: Option<&Path>, env: &BenchEnv) -> anyhow::Result<(Process, SocketAddr)> {
+    let mut command = Command::new(BenchEnv::ourselves()?);
     command.args(["fixed-server", "--listen", "127.0.0.1:0"]);
     if let Some(path) = asked {
         command.arg("--ask").arg(path);
     }
-    start_listening("floor", command, &ground.dir)
+    start_listening("floor", command, &env.dir)
 }
 
-fn start_processor(processor: Processor, ground: &Ground) -> anyhow::Result<(Process, SocketAddr)> {
-    let mut command = Command::new(ground.binaries.arena());
+fn start_processor(processor: Processor, env: &BenchEnv) -> anyhow::Result<(Process, SocketAddr)> {
+    let mut command = Command::new(env.binaries.arena());
     command.args(["processors", "--only", processor.name(), "--listen", "127.0.0.1:0", "--token", TOKEN]);
-    start_listening(processor.name(), command, &ground.dir)
+    start_listening(processor.name(), command, &env.dir)
 }
 
 /// Starts a program that says `... listening on ADDR` once it does.

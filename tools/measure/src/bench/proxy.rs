@@ -4,7 +4,7 @@
 //! nginx and haproxy are set up as well as they can be for this work: kept connections to the backends, no log of
 //! requests, no buffering that a request of this size would not have anyway, keep-alive without an end.
 
-use crate::bench::ground::Ground;
+use crate::bench::env::BenchEnv;
 use crate::bench::process::{Process, installed, left_out};
 use anyhow::Context;
 use std::fs;
@@ -71,16 +71,16 @@ impl Proxy {
     ///
     /// # Errors
     /// When it does not start.
-    pub fn start(&self, ground: &Ground, addr: SocketAddr) -> anyhow::Result<Option<Process>> {
+    pub fn start(&self, env: &BenchEnv, addr: SocketAddr) -> anyhow::Result<Option<Process>> {
         let (name, command) = match self {
             Self::Without => return Ok(None),
-            Self::Lb(mode) => ("lb", lb(&ground.binaries.path("lb"), mode, addr, &ground.dir)),
-            Self::LeastHandOff => ("least", least(addr, ground, "--control", control_path)?),
-            Self::LeastForward => ("least", least(addr, ground, "--socket", backend_path)?),
-            Self::Nginx => ("nginx", nginx(addr, &ground.dir)?),
-            Self::Haproxy => ("haproxy", haproxy(addr, &ground.dir)?),
+            Self::Lb(mode) => ("lb", lb(&env.binaries.path("lb"), mode, addr, &env.dir)),
+            Self::LeastHandOff => ("least", least(addr, env, "--control", control_path)?),
+            Self::LeastForward => ("least", least(addr, env, "--socket", backend_path)?),
+            Self::Nginx => ("nginx", nginx(addr, &env.dir)?),
+            Self::Haproxy => ("haproxy", haproxy(addr, &env.dir)?),
         };
-        let mut process = Process::start(name, command, &ground.dir)?;
+        let mut process = Process::start(name, command, &env.dir)?;
         process.until(|| TcpStream::connect(addr))?;
         Ok(Some(process))
     }
@@ -90,16 +90,16 @@ impl Proxy {
 ///
 /// # Errors
 /// When one does not start.
-pub fn start_backends(ground: &Ground) -> anyhow::Result<(Vec<Process>, SocketAddr)> {
+pub fn start_backends(env: &BenchEnv) -> anyhow::Result<(Vec<Process>, SocketAddr)> {
     let mut alone = None;
     let mut backends = Vec::new();
     for name in BACKENDS {
         let addr = free_addr()?;
-        let (socket, control) = (backend_path(&ground.dir, name), control_path(&ground.dir, name));
-        let mut command = Command::new(Ground::ourselves()?);
+        let (socket, control) = (backend_path(&env.dir, name), control_path(&env.dir, name));
+        let mut command = Command::new(BenchEnv::ourselves()?);
         command.args(["fixed-server", "--listen"]).arg(addr.to_string());
         command.arg("--socket").arg(&socket).arg("--control").arg(&control);
-        let mut backend = Process::start(name, command, &ground.dir)?;
+        let mut backend = Process::start(name, command, &env.dir)?;
         backend.until(|| TcpStream::connect(addr))?;
         // It has bound the sockets once it accepts: the TCP listener comes first, so all three are looked for.
         backend.until(|| fs::metadata(&control).and_then(|_| fs::metadata(&socket)))?;
@@ -131,14 +131,14 @@ fn control_path(dir: &Path, name: &str) -> PathBuf {
 
 fn least(
     addr: SocketAddr,
-    ground: &Ground,
+    env: &BenchEnv,
     kind: &str,
     path: fn(&Path, &str) -> PathBuf,
 ) -> io::Result<Command> {
-    let mut command = Command::new(Ground::ourselves()?);
+    let mut command = Command::new(BenchEnv::ourselves()?);
     command.args(["fixed-balancer", "--listen"]).arg(addr.to_string());
     for name in BACKENDS {
-        command.arg(kind).arg(path(&ground.dir, name));
+        command.arg(kind).arg(path(&env.dir, name));
     }
     Ok(command)
 }

@@ -5,7 +5,7 @@
 //! frame holds 21 records, which is what a store under load writes, and the times are spread as in real life. The log
 //! ends at the time at which it is made: nothing in it lies in the future.
 
-use crate::bench::ground::Ground;
+use crate::bench::env::BenchEnv;
 use anyhow::{Context, ensure};
 use contest::chance::Chance;
 use std::path::{Path, PathBuf};
@@ -197,8 +197,8 @@ pub struct Logs {
 ///
 /// # Errors
 /// As [`write()`] and [`snapshot`].
-pub fn logs(ground: &Ground, payments: u64) -> anyhow::Result<Logs> {
-    let folder = |name| ground.fresh_folder(name);
+pub fn logs(env: &BenchEnv, payments: u64) -> anyhow::Result<Logs> {
+    let folder = |name| env.fresh_folder(name);
     let logs = Logs { plain: folder("plain")?, snapshot: folder("snapshot")?, empty: folder("empty")? };
     write(&logs.plain, payments)?;
     copy(&logs.plain, &logs.snapshot)?;
@@ -236,9 +236,9 @@ mod tests {
         // A first turn of accepts and intents alone, full ones, and a last of charges alone.
         assert!((15..=18).contains(&recovered.frames), "{}", recovered.frames);
         snapshot(dir.path(), 100).unwrap();
-        let mut thawed = Ledger::new(100, INDEX_KEY);
-        let from_snapshot = recover(dir.path(), &mut thawed).unwrap();
+        let mut loaded = Ledger::new(100, INDEX_KEY);
+        let from_snapshot = recover(dir.path(), &mut loaded).unwrap();
         assert_eq!((from_snapshot.frames, from_snapshot.end.sequence), (0, 300));
-        assert_eq!(thawed.balance(), ledger.balance());
+        assert_eq!(loaded.balance(), ledger.balance());
     }
 }

@@ -7,8 +7,8 @@
 //! accepted than is settled. Processor time is that of each process, from `/proc`, without any limit on it.
 
 use crate::bench::comparison::{Comparison, Metric, mib, number};
-use crate::bench::ground::Ground;
-use crate::bench::load::{ANSWER_TIMEOUT, Load, Outcome, Requests};
+use crate::bench::env::BenchEnv;
+use crate::bench::load::{ANSWER_TIMEOUT, LoadGenerator, Outcome, Requests};
 use crate::bench::preview::{Variant, block_on};
 use crate::bench::usage::{Memory, Usage};
 use anyhow::Context;
@@ -92,32 +92,32 @@ const RATE_CLIENTS: u16 = 64;
 ///
 /// # Errors
 /// When something does not start.
-pub fn stack(args: &StackBenchArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
+pub fn stack(args: &StackBenchArgs, env: &BenchEnv) -> anyhow::Result<Vec<Comparison>> {
     let what = |text: &str| format!("the whole stack, {}, {}: {text}", args.mode, args.durability.name());
     let mut steps = Comparison::new(what("clients that post as fast as they are answered"), STEPS);
     let mut rates = Comparison::new(what("a fixed rate"), STEPS);
     let mut overloads = Comparison::new(what("more than it can take"), OVERLOADS);
-    for turn in 1..=ground.turns {
-        ground.say(&format!("turn {turn} of {}", ground.turns));
-        with_stack(args, ground, &[], |stack| {
+    for turn in 1..=env.turns {
+        env.say(&format!("turn {turn} of {}", env.turns));
+        with_stack(args, env, &[], |stack| {
             let mut payments = Payments::new(stack.ours, u64::from(turn));
             for clients in &args.clients {
-                ground.say(&format!("{clients} clients"));
+                env.say(&format!("{clients} clients"));
                 let load = load(args, stack, *clients, None);
                 steps.enter(&format!("{clients} clients"), &step(stack, &load, &mut payments)?);
             }
-            ground.say(&format!("{} payments a second", args.rate));
+            env.say(&format!("{} payments a second", args.rate));
             let load = load(args, stack, RATE_CLIENTS, Some(args.rate));
             rates.enter(&format!("{}/s", args.rate), &step(stack, &load, &mut payments)?);
             let clients = OVERLOAD * usize::from(args.clients.iter().copied().max().unwrap_or(1));
-            ground.say(&format!("{clients} clients"));
-            let load = Load { connections: clients, ..load };
-            let load = Load { rate_per_s: None, ..load };
+            env.say(&format!("{clients} clients"));
+            let load = LoadGenerator { connections: clients, ..load };
+            let load = LoadGenerator { rate_per_s: None, ..load };
             overloads.enter(&format!("{clients} clients"), &overload(stack, &load, &mut payments)?);
             Ok(())
         })?;
-        with_stack(args, ground, &[("PAYMENTS_MAX", FULL_PAYMENTS)], |stack| {
-            ground.say("a full store");
+        with_stack(args, env, &[("PAYMENTS_MAX", FULL_PAYMENTS)], |stack| {
+            env.say("a full store");
             let clients = args.clients.iter().copied().max().unwrap_or(1);
             let figures = overload(
                 stack,
@@ -139,24 +139,24 @@ pub fn stack(args: &StackBenchArgs, ground: &Ground) -> anyhow::Result<Vec<Compa
 
 fn with_stack(
     args: &StackBenchArgs,
-    ground: &Ground,
+    env: &BenchEnv,
     envs: &[(&str, &str)],
     measure: impl FnOnce(&Stack) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut config =
-        Variant { mode: &args.mode, durability: args.durability, apis: args.apis }.config(ground)?;
+        Variant { mode: &args.mode, durability: args.durability, apis: args.apis }.config(env)?;
     config.envs.extend(envs.iter().map(|(name, value)| ((*name).into(), (*value).into())));
     block_on(async {
-        let stack = Stack::start(&config, &ground.terminal).await?;
+        let stack = Stack::start(&config, &env.terminal).await?;
         let measured = measure(&stack);
-        stack.stop(&ground.terminal).await;
+        stack.stop(&env.terminal).await;
         measured
     })
 }
 
-fn load(args: &StackBenchArgs, stack: &Stack, clients: u16, rate_per_s: Option<u32>) -> Load {
+fn load(args: &StackBenchArgs, stack: &Stack, clients: u16, rate_per_s: Option<u32>) -> LoadGenerator {
     let lasting = Duration::from_secs(args.for_s.into());
-    Load {
+    LoadGenerator {
         addr: stack.ours,
         connections: clients.into(),
         rate_per_s,
@@ -223,7 +223,11 @@ impl Shares {
     }
 }
 
-fn step(stack: &Stack, load: &Load, payments: &mut Payments) -> anyhow::Result<[Option<f64>; STEPS.len()]> {
+fn step(
+    stack: &Stack,
+    load: &LoadGenerator,
+    payments: &mut Payments,
+) -> anyhow::Result<[Option<f64>; STEPS.len()]> {
     let (before, generator_before) = (Shares::of(stack)?, Usage::of_this_thread()?);
     let outcome = load.run(payments)?;
     let generator_us = (Usage::of_this_thread()? - generator_before).total_us;
@@ -253,7 +257,7 @@ fn each(us: u64, outcome: &Outcome) -> Option<f64> {
 
 fn overload(
     stack: &Stack,
-    load: &Load,
+    load: &LoadGenerator,
     payments: &mut Payments,
 ) -> anyhow::Result<[Option<f64>; OVERLOADS.len()]> {
     let before = Shares::of(stack)?.memory();
@@ -278,12 +282,12 @@ fn overload(
 
 /// How long after the load the first of [`CALM_PAYMENTS`] quick answers in a row was there; nothing when that takes too
 /// long. A refusal is an answer: a full store stays full.
-fn recovered_after(load: &Load, payments: &mut Payments) -> anyhow::Result<Option<Duration>> {
+fn recovered_after(load: &LoadGenerator, payments: &mut Payments) -> anyhow::Result<Option<Duration>> {
     let begun = Instant::now();
-    let one = Load { connections: 1, rate_per_s: Some(1_000), ..*load };
+    let one = LoadGenerator { connections: 1, rate_per_s: Some(1_000), ..*load };
     while begun.elapsed() < RECOVERY_TIMEOUT {
         let since = begun.elapsed();
-        let one = Load { lasting: Duration::from_millis(CALM_PAYMENTS.into()), ..one };
+        let one = LoadGenerator { lasting: Duration::from_millis(CALM_PAYMENTS.into()), ..one };
         let outcome = one.run(payments)?;
         let slowest_ms = outcome.latency().max_ms.max(outcome.refused_latency().max_ms);
         if outcome.unanswered == 0 && slowest_ms <= CALM.as_secs_f64() * 1_000.0 {

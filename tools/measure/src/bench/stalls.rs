@@ -12,8 +12,8 @@
 //! | clients that do not read | so many have asked for summaries until their sockets were full, and read no answer; a server may end them after its timeout |
 
 use crate::bench::comparison::{Comparison, Metric, number};
-use crate::bench::ground::Ground;
-use crate::bench::load::{ANSWER_TIMEOUT, Load};
+use crate::bench::env::BenchEnv;
+use crate::bench::load::{ANSWER_TIMEOUT, LoadGenerator};
 use crate::bench::preview::{Variant, block_on};
 use crate::bench::stack::Payments;
 use anyhow::{Context, ensure};
@@ -105,25 +105,25 @@ enum Stall {
 ///
 /// # Errors
 /// When something does not start, or does not stand still.
-pub fn stalls(args: &StallsArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
+pub fn stalls(args: &StallsArgs, env: &BenchEnv) -> anyhow::Result<Vec<Comparison>> {
     let mut found = Comparison::new(String::new(), METRICS);
-    let modes = ground.lb_modes(&args.modes, &mut found)?;
+    let modes = env.lb_modes(&args.modes, &mut found)?;
     let title = |mode: &str| {
         let load = format!("{} payments a second over {CONNECTIONS} connections", args.rate);
         format!("beside a stalled peer: the whole stack, {mode}, {}; {load}", args.durability.name())
     };
     let mut comparisons: Vec<Comparison> =
         modes.iter().map(|mode| Comparison { title: title(mode), ..found.clone() }).collect();
-    for turn in 1..=ground.turns {
+    for turn in 1..=env.turns {
         for (mode, comparison) in modes.iter().zip(&mut comparisons) {
             for (name, stall) in CONTESTANTS {
-                ground.say(&format!("turn {turn} of {}: {mode}, {name}", ground.turns));
+                env.say(&format!("turn {turn} of {}: {mode}, {name}", env.turns));
                 let variant = Variant { mode, durability: args.durability, apis: args.apis };
-                let config = variant.config(ground)?;
+                let config = variant.config(env)?;
                 let figures = block_on(async {
-                    let stack = Stack::start(&config, &ground.terminal).await?;
+                    let stack = Stack::start(&config, &env.terminal).await?;
                     let measured = measure(args, &stack, stall, u64::from(turn));
-                    stack.stop(&ground.terminal).await;
+                    stack.stop(&env.terminal).await;
                     measured
                 })?;
                 comparison.enter(name, &figures);
@@ -150,7 +150,7 @@ fn measure(
         Some(Stall::Api) => (Some(stopped(&format!("api{}", args.apis))?), Vec::new()),
         Some(Stall::Clients) => (None, clients_that_do_not_read(stack.ours, args.clients.into())?),
     };
-    let load = Load {
+    let load = LoadGenerator {
         addr: stack.ours,
         connections: CONNECTIONS,
         rate_per_s: Some(args.rate),

@@ -6,7 +6,7 @@
 //! answers no question of an amount, routes nothing and has no rule about what may be sent where.
 
 use crate::bench::comparison::{Comparison, Metric, mib, number};
-use crate::bench::ground::Ground;
+use crate::bench::env::BenchEnv;
 use crate::bench::redis::{self, Redis};
 use crate::bench::settled_log::charged;
 use crate::bench::store_process::{StoreConfig, StoreProcess};
@@ -46,20 +46,20 @@ pub struct StoreArgs {
 ///
 /// # Errors
 /// When something does not start, or does not do its work.
-pub fn store(args: StoreArgs, ground: &Ground) -> anyhow::Result<Vec<Comparison>> {
+pub fn store(args: StoreArgs, env: &BenchEnv) -> anyhow::Result<Vec<Comparison>> {
     let title = format!("{} payments accepted, leased and charged, {WINDOW} pipelined", args.payments);
     let mut comparison = Comparison::new(title, METRICS);
     let has_redis = redis::is_installed();
     if let Err(why) = &has_redis {
         comparison.notes.push(why.clone());
     }
-    for turn in 1..=ground.turns {
-        ground.say(&format!("turn {turn} of {}", ground.turns));
-        comparison.enter("store", &ours(args.payments, ground)?);
+    for turn in 1..=env.turns {
+        env.say(&format!("turn {turn} of {}", env.turns));
+        comparison.enter("store", &ours(args.payments, env)?);
         if has_redis.is_ok() {
-            comparison.enter("Redis", &theirs(args.payments, ground)?);
+            comparison.enter("Redis", &theirs(args.payments, env)?);
         }
-        comparison.enter("store again (A/A)", &ours(args.payments, ground)?);
+        comparison.enter("store again (A/A)", &ours(args.payments, env)?);
     }
     Ok(vec![comparison])
 }
@@ -70,9 +70,9 @@ fn figures(payments: u64, took: Duration, used: Usage, memory: Memory) -> [Optio
     [Some(per_s), each(used.total_us), each(used.user_us), each(used.system_us()), Some(mib(memory.rss_kib))]
 }
 
-fn ours(payments: u64, ground: &Ground) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
-    let dir = ground.fresh_folder("store")?;
-    let program = ground.binaries.path("store");
+fn ours(payments: u64, env: &BenchEnv) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
+    let dir = env.fresh_folder("store")?;
+    let program = env.binaries.path("store");
     let flags = ["--dispatch-per-s", "1000000"].map(String::from).to_vec();
     let config =
         StoreConfig { program: &program, dir: &dir, log_dir: dir.join("wal"), payments_max: payments, flags };
@@ -157,8 +157,8 @@ impl Api {
     }
 }
 
-fn theirs(payments: u64, ground: &Ground) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
-    let mut redis = Redis::start(&ground.fresh_folder("redis")?)?;
+fn theirs(payments: u64, env: &BenchEnv) -> anyhow::Result<[Option<f64>; METRICS.len()]> {
+    let mut redis = Redis::start(&env.fresh_folder("redis")?)?;
     let (before, begun) = (redis.process.usage()?, Instant::now());
     let mut chance = Chance::new(payments);
     let now_ms = Timestamp::now().as_ms();

@@ -26,7 +26,7 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What is asked of the system.
 #[derive(Clone, Debug)]
-pub enum Load {
+pub enum ProfileLoad {
     /// So many payments a second.
     Rate(u32),
     /// What the judge does.
@@ -46,7 +46,7 @@ pub struct Work {
     pub latency: Latency,
 }
 
-impl Load {
+impl ProfileLoad {
     /// Loads the system: at a fixed rate for `duration`, with a plan for as long as that is.
     ///
     /// # Errors

@@ -55,7 +55,7 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Work { accepted, failed, took, latency } = self.counted;
-        writeln!(f, "Load: {}; {}.", self.load, self.stack)?;
+        writeln!(f, "ProfileLoad: {}; {}.", self.load, self.stack)?;
         writeln!(
             f,
             "Counted over {:.0} s: {accepted} accepted, {failed} failed, p50 {:.2} ms, p99 {:.2} ms. \

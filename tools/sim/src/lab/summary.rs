@@ -1,6 +1,6 @@
 //! Many verdicts in a table: the shares, the fines, and the plans where most was lost.
 
-use super::verdict::{Ending, Fine, Verdict};
+use super::verdict::{Ending, Fine, PlanVerdict};
 use std::fmt;
 
 /// Plans of the lower end that are shown one by one.
@@ -10,13 +10,13 @@ const WORST_SHOWN_MAX: usize = 12;
 #[derive(Debug)]
 pub struct Summary<'a> {
     /// From the worst to the best.
-    sorted: Vec<&'a Verdict>,
+    sorted: Vec<&'a PlanVerdict>,
 }
 
 impl<'a> Summary<'a> {
     /// Sorts them.
     #[must_use]
-    pub fn new(verdicts: &'a [Verdict]) -> Self {
+    pub fn new(verdicts: &'a [PlanVerdict]) -> Self {
         let mut sorted: Vec<_> = verdicts.iter().collect();
         sorted.sort_by(|left, right| left.share.total_cmp(&right.share));
         Self { sorted }
@@ -48,7 +48,7 @@ impl<'a> Summary<'a> {
         self.mean(|verdict| verdict.share)
     }
 
-    fn mean(&self, of: impl Fn(&Verdict) -> f64) -> f64 {
+    fn mean(&self, of: impl Fn(&PlanVerdict) -> f64) -> f64 {
         let sum: f64 = self.sorted.iter().map(|verdict| of(verdict)).sum();
         sum / f64::from(u32::try_from(self.sorted.len()).expect("fewer plans"))
     }
@@ -88,7 +88,7 @@ impl fmt::Display for Summary<'_> {
                 writeln!(f, "{}", part.row(&ending.to_string()))?;
             }
         }
-        let sum = |of: fn(&Verdict) -> u64| self.sorted.iter().map(|verdict| of(verdict)).sum::<u64>();
+        let sum = |of: fn(&PlanVerdict) -> u64| self.sorted.iter().map(|verdict| of(verdict)).sum::<u64>();
         let gap = self.sorted.iter().filter_map(|verdict| verdict.health_gap_ms).min();
         writeln!(
             f,
@@ -109,7 +109,7 @@ impl fmt::Display for Summary<'_> {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for PlanVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, share, ending, fees, settled, best, lag, best_lag, late, best_late, .. } = self;
         write!(

@@ -5,7 +5,7 @@
 //! settled and we did not, those that it settled cheaply and we dearly, and the fine.
 
 use super::processor::{RECORD_GAP_US, Row};
-use super::world::Lived;
+use super::scenario::Lived;
 use contest::clairvoyant::{Best, Capacity, Timeline, World, best};
 use contest::plan::Plan;
 use contest::rules::RUNNING_MAX;
@@ -49,7 +49,7 @@ pub enum Fine {
 
 /// What became of one plan.
 #[derive(Clone, Debug, Serialize)]
-pub struct Verdict {
+pub struct PlanVerdict {
     /// Its seed.
     pub seed: u64,
     /// Fees of default and fallback, in percent.
@@ -97,7 +97,7 @@ pub struct Verdict {
 /// # Panics
 /// When our score is above the clairvoyant's: then it is no clairvoyant.
 #[must_use]
-pub fn judge(seed: u64, plan: &Plan, lived: &Lived) -> Verdict {
+pub fn judge(seed: u64, plan: &Plan, lived: &Lived) -> PlanVerdict {
     let timelines = PerProcessor(lived.timelines.0.clone().map(|line| line.expect("a lived plan has both")));
     let world = World {
         timelines,
@@ -127,7 +127,7 @@ pub fn judge(seed: u64, plan: &Plan, lived: &Lived) -> Verdict {
     let lag = lived.arrivals_us.len() - lived.settled.0.iter().sum::<usize>();
     let lost_unsettled = percent((count(lag) - count(best.unsettled)) * (100.0 - dear) / 100.0);
     let gaps = lived.health_us.0.iter().flat_map(|made| made.windows(2).map(|pair| pair[1] - pair[0]));
-    Verdict {
+    PlanVerdict {
         seed,
         fees: plan.fee_percent.0,
         ending: ending(plan),

@@ -5,7 +5,7 @@
 //! whole, torn, or not at all, in any combination.
 
 use contest::chance::Chance;
-use store::core::ledger::snapshot::{Fold, Frozen};
+use store::core::ledger::snapshot::{Frozen, Replay};
 use store::log::frame::{self, SEGMENT_HEADER_BYTES, SegmentHeader, Sequence};
 use store::log::recovery::{Image, RecoveryError, recover_segments};
 use store::log::snapshot::Place;
@@ -77,10 +77,10 @@ impl Disk {
     ///
     /// # Errors
     /// When the log is refused.
-    pub fn recover(&mut self, fold: &mut impl Fold) -> Result<(), RecoveryError> {
+    pub fn recover(&mut self, fold: &mut impl Replay) -> Result<(), RecoveryError> {
         let image = Image { number: 0, path: "simulated".into(), bytes: self.bytes.clone() };
         if let Some((_, ledger)) = &self.snapshot {
-            fold.thaw(&ledger[..], ledger.len() as u64).expect("it was written by this version");
+            fold.load(&ledger[..], ledger.len() as u64).expect("it was written by this version");
         }
         let place = self.snapshot.as_ref().map(|(place, _)| *place);
         let end = recover_segments(place, [image].as_mut_slice(), fold)?.end;

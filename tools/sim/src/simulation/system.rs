@@ -43,7 +43,7 @@ const EPOCH_MS: u64 = 1_760_000_000_000;
 
 /// What became of a seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct SeedResult {
     /// What was wrong first, if anything was.
     pub violation: Option<String>,
     /// Events that happened.
@@ -60,16 +60,16 @@ pub struct Verdict {
 
 /// Lives through one seed.
 #[must_use]
-pub fn run(seed: u64) -> Verdict {
-    World::new(seed, None).into_verdict()
+pub fn run(seed: u64) -> SeedResult {
+    System::new(seed, None).into_verdict()
 }
 
 /// Hears each event with its time in microseconds.
 type Listener<'a> = &'a mut dyn FnMut(u64, &str);
 
 /// Lives through one seed and tells each event with its time in microseconds.
-pub fn tell(seed: u64, mut listener: impl FnMut(u64, &str)) -> Verdict {
-    World::new(seed, Some(&mut listener)).into_verdict()
+pub fn tell(seed: u64, mut listener: impl FnMut(u64, &str)) -> SeedResult {
+    System::new(seed, Some(&mut listener)).into_verdict()
 }
 
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ struct Connection {
     down_us: u64,
 }
 
-struct World<'a> {
+struct System<'a> {
     listener: Option<Listener<'a>>,
     chance: Chance,
     schedule: Schedule<What>,
@@ -170,7 +170,7 @@ struct World<'a> {
     cells: Cells,
 }
 
-impl<'a> World<'a> {
+impl<'a> System<'a> {
     fn new(seed: u64, listener: Option<Listener<'a>>) -> Self {
         let mut chance = Chance::new(seed);
         let audit_margin_ms = chance.pick(&[1_500, 2_000]);
@@ -220,9 +220,9 @@ impl<'a> World<'a> {
         world
     }
 
-    fn into_verdict(mut self) -> Verdict {
+    fn into_verdict(mut self) -> SeedResult {
         let violation = self.live().err();
-        Verdict {
+        SeedResult {
             violation,
             steps: self.steps,
             simulated_us: self.schedule.now_us(),

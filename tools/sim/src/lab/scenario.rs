@@ -149,14 +149,14 @@ pub fn live(plan: &Plan, seed: u64, is_told: bool) -> Lived {
 /// The same with settings of one's own.
 #[must_use]
 pub fn live_with(plan: &Plan, router: RouterConfig, seed: u64, is_told: bool) -> Lived {
-    let mut world = World::new(plan, router, seed, is_told);
+    let mut world = Scenario::new(plan, router, seed, is_told);
     while let Some(what) = world.next() {
         world.happen(what);
     }
     world.finish()
 }
 
-struct World<'a> {
+struct Scenario<'a> {
     plan: &'a Plan,
     chance: Chance,
     schedule: Schedule<What>,
@@ -177,7 +177,7 @@ struct World<'a> {
     lived: Lived,
 }
 
-impl<'a> World<'a> {
+impl<'a> Scenario<'a> {
     fn new(plan: &'a Plan, router: RouterConfig, seed: u64, is_told: bool) -> Self {
         let mut chance = Chance::new(!seed);
         let config =

@@ -1,13 +1,13 @@
 //! The apis in their world: they connect, ask, carry calls to the processors, and are killed.
 
-use super::{Connection, What, Who, World};
+use super::{Connection, System, What, Who};
 use crate::simulation::processor::Answered;
 use api::desk::{Desk, Taken};
 use api::evidence::{self, Answer};
 use wire::Processor as Name;
 use wire::frame::{FromApi, FromStore, Health, Lease, Outcome, decode};
 
-impl World<'_> {
+impl System<'_> {
     pub(super) fn start_api(&mut self, api: usize) {
         let instance = self.chance.bits();
         let calls_max = self.chance.pick(&[3, 500]);

@@ -1,13 +1,13 @@
 //! The store in its world: it starts, turns, flushes, is killed and recovers; and the links to it that break.
 
-use super::{SNAPSHOT_PERCENT, Store, What, World};
+use super::{SNAPSHOT_PERCENT, Store, System, What};
 use std::collections::{BTreeMap, VecDeque};
 use store::core::calls::Calls;
 use store::core::{ApiId, Core, Effects, Event};
 use wire::frame::{Accepted, FromApi, FromStore, Message, decode};
 use wire::{PaymentId, Processor as Name};
 
-impl World<'_> {
+impl System<'_> {
     pub(super) fn start_store(&mut self) -> Result<(), String> {
         if self.store.is_some() {
             return Ok(());

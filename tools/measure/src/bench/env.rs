@@ -11,7 +11,7 @@ use std::process::Command;
 
 /// What every measurement works with.
 #[derive(Clone, Debug)]
-pub struct Ground {
+pub struct BenchEnv {
     /// The executables.
     pub binaries: Binaries,
     /// Where everything is written.
@@ -24,7 +24,7 @@ pub struct Ground {
     pub terminal: Terminal,
 }
 
-impl Ground {
+impl BenchEnv {
     /// A folder of this name with nothing in it.
     ///
     /// # Errors

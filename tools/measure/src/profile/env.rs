@@ -44,7 +44,7 @@ pub struct Target {
 }
 
 /// What is started, and must be taken down.
-pub enum Ground {
+pub enum ProfileEnv {
     /// Processes of our own.
     Here {
         /// What they run.
@@ -65,7 +65,7 @@ pub enum Ground {
     },
 }
 
-impl Ground {
+impl ProfileEnv {
     /// Nothing started yet.
     pub fn new(args: &ProfileArgs, plan: &Plan, binaries: Binaries) -> anyhow::Result<Self> {
         if !args.compose {

@@ -1,6 +1,6 @@
 //! What befalls a world: faults, what operators do about them, and the healing at the end.
 
-use super::{APIS, OPERATOR, What, World};
+use super::{APIS, OPERATOR, System, What};
 use crate::simulation::processor::{Gateway, Row};
 use store::core::ledger::Standing;
 use store::core::queue::Ordinal;
@@ -8,7 +8,7 @@ use store::core::{Effects, Event, Room};
 use wire::frame::{FromApi, Operation};
 use wire::{PaymentId, Processor as Name, Timestamp};
 
-impl World<'_> {
+impl System<'_> {
     pub(super) fn on_fault(&mut self) -> Result<(), String> {
         self.faults += 1;
         let api = usize::try_from(self.chance.between(0, APIS as u64)).expect("small");

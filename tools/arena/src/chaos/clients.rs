@@ -94,7 +94,7 @@ pub struct Counts {
 }
 
 /// The load on one system.
-pub struct Load {
+pub struct Clients {
     endpoint: Endpoint,
     /// What clients were told.
     pub book: RefCell<Book>,
@@ -111,7 +111,7 @@ pub struct Load {
     calm_at: Cell<Instant>,
 }
 
-impl Load {
+impl Clients {
     /// Nothing asked yet. `seed` decides ids, amounts and manners.
     #[must_use]
     pub fn new(endpoint: Endpoint, seed: u64) -> Self {
