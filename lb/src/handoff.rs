@@ -32,7 +32,7 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -324,13 +324,11 @@ impl HandOff {
     }
 
     fn accept_some(&mut self) -> bool {
-        let Some(listener) = self.listener.as_ref().map(|listener| listener.as_raw_fd()) else { return true };
         for _ in 0..ACCEPTS_MAX {
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            match accept4(listener, flags) {
-                Ok(fd) => {
-                    // SAFETY: the kernel has just made it for us.
-                    self.admit(unsafe { OwnedFd::from_raw_fd(fd) });
+            let Some(listener) = self.listener.as_ref() else { return true };
+            match accept4(listener, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
+                Ok(client) => {
+                    self.admit(client);
                     // A look costs a quarter of an accept that finds no client: accept makes a socket first.
                     if !self.has_waiting_client() {
                         return true;

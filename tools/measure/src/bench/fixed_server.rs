@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -222,13 +222,9 @@ impl Server {
                 (true, accepted.collect())
             }
             Watched::Passing(listener) => {
-                let accepted =
-                    accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
-                let balancer = accepted.into_iter().map(|fd| {
-                    // SAFETY: the kernel has just made it for this process, and no other code has its number.
-                    let control = unsafe { OwnedFd::from_raw_fd(fd) };
-                    Watched::Balancer(Balancer { control, source: None })
-                });
+                let accepted = accept4(listener, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
+                let balancer =
+                    accepted.into_iter().map(|control| Watched::Balancer(Balancer { control, source: None }));
                 (true, balancer.collect())
             }
             Watched::Balancer(balancer) => {
