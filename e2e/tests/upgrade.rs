@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::accept;
 use std::io::ErrorKind;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -328,9 +328,8 @@ fn a_balancer_that_is_not_told_to_go_ends_and_the_one_before_it_keeps_its_lock()
     let new = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + READY_TIMEOUT;
     let passage = loop {
-        if let Ok(passage) = accept(control.as_raw_fd()) {
-            // SAFETY: the kernel has just made it for us.
-            break unsafe { OwnedFd::from_raw_fd(passage) };
+        if let Ok(passage) = accept(&control) {
+            break passage;
         }
         assert!(Instant::now() < deadline, "no balancer wants to take over");
         thread::sleep(PAUSE);

@@ -48,7 +48,8 @@ fn charge_some(system: &mut System, processors: &Processors) -> Vec<Charged> {
         let (processor, requested_at) = processors.requested_at(&id).expect("it is charged");
         // As the real one, it writes UTC without saying so.
         let local: DateTime = requested_at.parse().expect("a time");
-        let requested_at = local.to_zoned(TimeZone::UTC).expect("a time of this century").timestamp();
+        let requested_at =
+            local.to_zoned_datetime(TimeZone::UTC).expect("a time of this century").timestamp();
         Charged { processor, requested_at, cents }
     };
     let mut charged: Vec<Charged> = (0..PAYMENTS).map(charge).collect();
@@ -232,11 +233,12 @@ fn a_bound_may_be_written_in_every_way_of_the_table() {
     let plain = digits(time, 3);
     let local = plain.trim_end_matches('Z').to_owned();
     let at = |hours: i8| {
-        let zoned = time.to_zoned(TimeZone::fixed(Offset::constant(hours)));
+        let zoned = time.to_zoned_datetime(TimeZone::fixed(Offset::constant(hours)));
         format!("{:.3}{hours:+03}:00", zoned.datetime())
     };
     let odd_offset = {
-        let zoned = time.to_zoned(TimeZone::fixed(Offset::from_seconds(5 * 3600 + 45 * 60).unwrap()));
+        let zoned =
+            time.to_zoned_datetime(TimeZone::fixed(Offset::from_seconds(5 * 3600 + 45 * 60).unwrap()));
         format!("{:.3}+05:45", zoned.datetime())
     };
     let all_encoded: String = plain.bytes().map(|byte| format!("%{byte:02x}")).collect();

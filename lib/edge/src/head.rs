@@ -143,6 +143,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Flaw> {
     let len = match request.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(Status::Complete(len)) => len,
         Ok(Status::Partial) => return check_beginning(bytes).map(|()| None),
+        // The rest of its line decides what is wrong with it.
+        Err(httparse::Error::Version) if !request_line(bytes).ends_with(b"\n") => {
+            return check_beginning(bytes).map(|()| None);
+        }
         Err(error) => return Err(refuse(error, bytes)),
     };
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
@@ -310,11 +314,16 @@ fn is_host(host: &[u8]) -> bool {
     is_complete && is_port
 }
 
-/// Whether what is not a head yet can still become one that is short enough.
-fn check_beginning(bytes: &[u8]) -> Result<(), Flaw> {
+/// The request line that `bytes` begin with behind empty lines, its LF included; all of them while it is not complete.
+fn request_line(bytes: &[u8]) -> &[u8] {
     let is_empty_line = |byte: &&u8| matches!(byte, b'\r' | b'\n');
     let request = &bytes[bytes.iter().take_while(is_empty_line).count()..];
-    let line_len = request.iter().position(|byte| *byte == b'\n').map_or(request.len(), |at| at + 1);
+    &request[..request.iter().position(|byte| *byte == b'\n').map_or(request.len(), |at| at + 1)]
+}
+
+/// Whether what is not a head yet can still become one that is short enough.
+fn check_beginning(bytes: &[u8]) -> Result<(), Flaw> {
+    let line_len = request_line(bytes).len();
     if line_len > REQUEST_LINE_BYTES_MAX {
         return Err(LINE_TOO_LONG);
     }
@@ -337,8 +346,9 @@ fn refuse(error: httparse::Error, bytes: &[u8]) -> Flaw {
 
 /// A request line that is one but for its version: `HTTP/2.0`.
 fn is_of_another_version(bytes: &[u8]) -> bool {
-    let line = bytes.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let mut words = line.trim_ascii_end().split(|byte| *byte == b' ').skip(2);
+    let line = request_line(bytes);
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let mut words = line.strip_suffix(b"\r").unwrap_or(line).split(|byte| *byte == b' ').skip(2);
     let version = words.next().unwrap_or_default();
     words.next().is_none()
         && matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])

@@ -307,6 +307,18 @@ mod tests {
     }
 
     #[test]
+    fn the_whole_request_line_decides_how_it_is_refused() {
+        for (line, status) in
+            [("GET / HTTP/2.0", 505), ("GET / HTTP/2.0\x0c\x03", 400), ("GET / HTTP/2.0 x", 400)]
+        {
+            let bytes = format!("\n\n{line}\r\nt:\n\n");
+            for piece in 1..bytes.len() {
+                assert_eq!(read(bytes.as_bytes(), piece), (Vec::new(), Err(status)), "{line:?} by {piece}");
+            }
+        }
+    }
+
+    #[test]
     fn nothing_is_read_behind_what_is_refused() {
         for (bad, status) in [
             ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
