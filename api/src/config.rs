@@ -1,5 +1,6 @@
 //! The api's settings: the only reader of its arguments and environment. What is wrong is said with its name.
 
+use edge::limits::LimitArgs;
 use hyper::http::uri::{Authority, Scheme, Uri};
 use std::path::{Path, PathBuf};
 use wire::secret::Secret;
@@ -54,29 +55,12 @@ pub struct Config {
     /// With PURGE=token: the value that the header X-Rinha-Token must have
     #[arg(long, env = "PURGE_TOKEN", required_if_eq("purge", "token"), hide_env_values = true, value_parser = Secret::parse)]
     pub purge_token: Option<Secret>,
-    /// Connections served at a time; more get 503 [default: 20000, or as many as fit into half of the memory limit]
-    #[arg(long, env = "CONNECTIONS_MAX")]
-    pub connections_max: Option<usize>,
-    /// Bytes held for all clients together: incomplete requests and unread answers. At this limit, the api closes the
-    /// connections that have held bytes longest [default: an eighth of the memory limit, or 64 MiB without one]
-    #[arg(long, env = "HELD_BYTES_MAX", value_parser = clap::value_parser!(u64).range(edge::limits::HELD_BYTES_MAX_MIN..))]
-    pub held_bytes_max: Option<u64>,
+    /// What clients may take
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 impl Config {
-    /// Connections that are served at a time.
-    #[must_use]
-    pub fn connections_max(&self) -> usize {
-        self.connections_max.unwrap_or_else(|| edge::limits::connections_max_by(wire::memory::limit()))
-    }
-
-    /// Bytes that may be held for all clients together.
-    #[must_use]
-    pub fn held_bytes_max(&self) -> usize {
-        let given = self.held_bytes_max.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        given.unwrap_or_else(|| edge::limits::held_bytes_max_by(wire::memory::limit()))
-    }
-
     /// The folder of the store's socket.
     #[must_use]
     pub fn store_socket_dir(&self) -> &Path {

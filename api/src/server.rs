@@ -43,7 +43,9 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(listener)?;
-    let edge = Rc::new(Edge::new(config.connections_max()).with_held_bytes_max(config.held_bytes_max()));
+    let edge = Rc::new(
+        Edge::new(config.limits.connections_max()).with_held_bytes_max(config.limits.held_bytes_max()),
+    );
     let link = Rc::new(Link::new(Desk::new(instance, config.calls_max)));
     let addresses = PerProcessor([&config.processor_default_url, &config.processor_fallback_url]);
     let [default, fallback] = addresses.0.map(Peer::new);

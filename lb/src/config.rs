@@ -1,5 +1,6 @@
 //! The balancer's settings: the only reader of its arguments and environment. What is wrong is said with its name.
 
+use edge::limits::LimitArgs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use wire::trace::LogFlags;
@@ -44,28 +45,9 @@ pub struct Config {
     /// Take over sockets and clients from the balancer that runs on SOCKET_DIR, which then exits
     #[arg(long, env = "TAKE_OVER", value_parser = clap::builder::BoolishValueParser::new())]
     pub take_over: bool,
-    /// Client connections served at a time; more get 503 [default: 20000, or as many as fit into half of the memory limit]
-    #[arg(long, env = "CONNECTIONS_MAX")]
-    pub connections_max: Option<usize>,
-    /// Bytes held for all clients together: incomplete requests and unread answers. At this limit, lb closes the
-    /// connections that have held bytes longest [default: an eighth of the memory limit, or 64 MiB without one]
-    #[arg(long, env = "HELD_BYTES_MAX", value_parser = clap::value_parser!(u64).range(edge::limits::HELD_BYTES_MAX_MIN..))]
-    pub held_bytes_max: Option<u64>,
-}
-
-impl Config {
-    /// Connections that are served at a time.
-    #[must_use]
-    pub fn connections_max(&self) -> usize {
-        self.connections_max.unwrap_or_else(|| edge::limits::connections_max_by(wire::memory::limit()))
-    }
-
-    /// Bytes that may be held for all clients together.
-    #[must_use]
-    pub fn held_bytes_max(&self) -> usize {
-        let given = self.held_bytes_max.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        given.unwrap_or_else(|| edge::limits::held_bytes_max_by(wire::memory::limit()))
-    }
+    /// What clients may take
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// How requests get to the apis.

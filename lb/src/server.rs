@@ -132,15 +132,15 @@ impl Balancer {
                 let forward = Rc::new(Forward::new(config.backends.iter().map(backend).collect()));
                 // As long as the process, its end included: what waits for an answer then must not wait for ever either.
                 tokio::task::spawn_local(check_backends(Rc::clone(&forward)));
-                let clients =
-                    Edge::new(config.connections_max()).with_held_bytes_max(config.held_bytes_max());
+                let clients = Edge::new(config.limits.connections_max())
+                    .with_held_bytes_max(config.limits.held_bytes_max());
                 Self::Forward(Rc::new(Forwarding { clients: Rc::new(clients), forward }))
             }
             Mode::HandOff => {
                 let backend = |name: &String| (name.clone(), control_path(&config.socket_dir, name));
                 let backends = config.backends.iter().map(backend);
                 let hand_off =
-                    HandOff::new(Rc::clone(clients), backends, config.connections_max(), holdings)?;
+                    HandOff::new(Rc::clone(clients), backends, config.limits.connections_max(), holdings)?;
                 Self::HandOff(Rc::new(RefCell::new(hand_off)))
             }
         })

@@ -1,6 +1,7 @@
 //! The limits of the HTTP edge: connections, bytes and time.
 
 use std::time::Duration;
+use wire::memory;
 
 /// Connections that one process serves at a time unless told otherwise (`CONNECTIONS_MAX`), or a memory limit has no room
 /// for so many.
@@ -79,18 +80,43 @@ pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const READ_BYTES: usize = 4 * 1024;
 
 /// How many connections a process may have with this memory limit.
-#[must_use]
-pub fn connections_max_by(memory_limit: Option<u64>) -> usize {
+fn connections_max_by(memory_limit: Option<u64>) -> usize {
     let room = memory_limit.map(|limit| limit / CONNECTIONS_PART / CONNECTION_BYTES);
     let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
     room.min(CONNECTIONS_MAX_DEFAULT)
 }
 
 /// How many bytes a process may hold for clients with this memory limit.
-#[must_use]
-pub fn held_bytes_max_by(memory_limit: Option<u64>) -> usize {
+fn held_bytes_max_by(memory_limit: Option<u64>) -> usize {
     let Some(limit) = memory_limit else { return HELD_BYTES_MAX_DEFAULT };
     usize::try_from((limit / HELD_PART).max(HELD_BYTES_MAX_MIN)).unwrap_or(usize::MAX)
+}
+
+/// The settings of these limits, which lb and api share.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct LimitArgs {
+    /// Client connections served at a time; more get 503 [default: 20000, or as many as fit into half of the memory limit]
+    #[arg(long, env = "CONNECTIONS_MAX")]
+    pub connections_max: Option<usize>,
+    /// Bytes held for all clients together: incomplete requests and unread answers. At this limit the connections are closed
+    /// that have held bytes longest [default: an eighth of the memory limit, or 64 MiB without one]
+    #[arg(long, env = "HELD_BYTES_MAX", value_parser = clap::value_parser!(u64).range(HELD_BYTES_MAX_MIN..))]
+    pub held_bytes_max: Option<u64>,
+}
+
+impl LimitArgs {
+    /// Connections that are served at a time.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.connections_max.unwrap_or_else(|| connections_max_by(memory::limit()))
+    }
+
+    /// Bytes that may be held for all clients together.
+    #[must_use]
+    pub fn held_bytes_max(&self) -> usize {
+        let given = self.held_bytes_max.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        given.unwrap_or_else(|| held_bytes_max_by(memory::limit()))
+    }
 }
 
 #[cfg(test)]

@@ -3,4 +3,5 @@
 //! [`mod@bench`] compares; [`profile`] looks into running processes with perf.
 
 pub mod bench;
+mod proc;
 pub mod profile;

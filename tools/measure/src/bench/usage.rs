@@ -4,6 +4,7 @@
 //! The time is that of the process's own clock, in nanoseconds. How much of it was in the kernel is a guess: which of both
 //! the kernel's tick met, and whole ticks of 10 ms in each process.
 
+use crate::proc::field;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use nix::time::ClockId;
@@ -117,9 +118,9 @@ impl Memory {
         for pid in family(pid) {
             let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
             let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            all.rss_kib += kib(&rollup, "Rss:").ok_or_else(unreadable)?;
-            all.pss_kib += kib(&rollup, "Pss:").ok_or_else(unreadable)?;
-            all.peak_kib += kib(&status, "VmHWM:").ok_or_else(unreadable)?;
+            all.rss_kib += field(&rollup, "Rss").ok_or_else(unreadable)?;
+            all.pss_kib += field(&rollup, "Pss").ok_or_else(unreadable)?;
+            all.peak_kib += field(&status, "VmHWM").ok_or_else(unreadable)?;
         }
         Ok(all)
     }
@@ -148,11 +149,6 @@ fn parse_user_us(stat: &str) -> Option<u64> {
     Some(ticks * TICK_US)
 }
 
-fn kib(text: &str, field: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,13 +158,6 @@ mod tests {
         let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 100 0 0 0 250 130 0 0 20 0 1 0 12345 1000 100 1844";
         assert_eq!(parse_user_us(stat), Some(2_500_000));
         assert_eq!(parse_user_us("42 (short) S 1"), None);
-    }
-
-    #[test]
-    fn a_field_is_found_by_its_name() {
-        let status = "VmPeak:\t  9000 kB\nVmHWM:\t    1234 kB\n";
-        assert_eq!(kib(status, "VmHWM:"), Some(1_234));
-        assert_eq!(kib(status, "VmRSS:"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! counted as wake-ups: the kernel counts those themselves only with `CONFIG_SCHEDSTATS`, which few builds have. A
 //! thread that ends between two readings takes its counts with it; ours live as long as their process.
 
+use crate::proc::field;
 use anyhow::Context;
 use std::fs;
 use std::ops::{Add, Sub};
@@ -43,15 +44,12 @@ impl Counts {
     }
 
     fn parse(status: &str, schedstat: &str) -> Option<Self> {
-        let switches = |name: &str| -> Option<u64> {
-            status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
-        };
         let mut times = schedstat.split_whitespace().map(str::parse);
         Some(Self {
             cpu_ns: times.next()?.ok()?,
             waited_ns: times.next()?.ok()?,
-            wake_ups: switches("voluntary_ctxt_switches")?,
-            preemptions: switches("nonvoluntary_ctxt_switches")?,
+            wake_ups: field(status, "voluntary_ctxt_switches")?,
+            preemptions: field(status, "nonvoluntary_ctxt_switches")?,
         })
     }
 }
