@@ -68,7 +68,7 @@ impl Config {
     }
 }
 
-/// Who may forget everything.
+/// Which clients may purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Purge {
     /// No client: 404

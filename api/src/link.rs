@@ -1,4 +1,4 @@
-//! The connection to the store: moves the bytes of the [`Desk`], wakes who waits for a reply, starts the calls that the
+//! The connection to the store: moves the bytes of the [`Desk`], wakes the task that waits for a reply, starts the calls that the
 //! store leases. One task owns the socket. Everything that is asked for while it runs goes out with its next write, so
 //! that many requests share one system call.
 

@@ -138,7 +138,7 @@ fn an_api_without_descriptors_takes_clients_again_once_it_has_some() {
     for way in [direct, handed_off] {
         let silent: Vec<Connection> = (0..200).map(|_| way.connect()).collect();
         if matches!(way, Way::HandOff(_)) {
-            // Who is silent is accepted after those who ask.
+            // Silent clients are accepted after those with a request.
             system.until("they are there", |system| connections(&system.hand_off_admin()) == 200);
         }
         let mut waiting = connect(&way);

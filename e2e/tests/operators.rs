@@ -1,4 +1,4 @@
-//! Who may ask the store for what: operators have a socket of their own, lb's folder holds none of the store's, and a
+//! What each socket of the store may be asked: operators have a socket of their own, lb's folder holds none of the store's, and a
 //! process of another user is not heard.
 
 use crate::harness::system::{Process, READY_TIMEOUT, Setup, System, binaries};

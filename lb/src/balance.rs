@@ -1,4 +1,4 @@
-//! Whose turn it is, what is believed of a backend, and how much may be repeated. Pure: no socket, no clock.
+//! Which backend gets a request, what is believed of it, and how much may be repeated. Pure: no socket, no clock.
 //!
 //! The backend with the fewest requests in flight gets the next one; among equals it goes round. One that did not take
 //! a connection is passed over for [`DOWN_MS`], one that took a request or a check and did not answer until it answers

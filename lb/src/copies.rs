@@ -243,7 +243,7 @@ impl<C> Copies<C> {
         true
     }
 
-    /// Lets go of those who have waited for too long: those with a request are returned, and those who have gone are not.
+    /// Lets go of clients that have waited for too long. It returns those with a request, and not those that have left.
     /// `look` looks at the socket.
     pub fn take_overdue(&mut self, now_ms: u64, look: impl Fn(&C) -> Waits) -> Vec<Overdue<C>> {
         let mut overdue = Vec::new();

@@ -1,9 +1,9 @@
 //! Mode hand-off: a client's socket goes to an api, and lb is out of the way. No byte of a request passes through here.
 //!
 //! For each client three system calls and a fourth at its end: accept, is there another one, send, close. lb keeps a
-//! copy of the socket and does not watch it: neither what a client sends nor its end wakes us. Whose connection is over the
+//! copy of the socket and does not watch it: neither what a client sends nor its end wakes us. Which connection is over, the
 //! api says in the page, which is looked at whenever others come, and each [`REAP_INTERVAL`]: no client waits for that, since
-//! who ends a connection shuts it down both ways.
+//! a process that ends a connection shuts it down both ways.
 //!
 //! | what happens | then |
 //! |---|---|
@@ -16,7 +16,7 @@
 //! | the control socket is at its end: the api has ended | its clients at rest go to another api, the others are reset |
 //! | lb has no descriptor left | it accepts nothing for [`ACCEPT_PAUSE_MS`], clients wait in the backlog |
 //!
-//! Bounds: as many clients as the page has slots; [`ACCEPTS_MAX`] of those who come and some [`REAP_MAX`] of those who have
+//! Bounds: as many clients as the page has slots; [`ACCEPTS_MAX`] new ones and some [`REAP_MAX`] of those that have
 //! gone a turn.
 
 use crate::copies::{Copies, Overdue, Waits};
@@ -50,10 +50,10 @@ const EVENTS_MAX: usize = 64;
 const ACCEPTS_MAX: usize = 64;
 
 /// Between two looks at whose connection is over, when no client connects. The number of an api's clients lags by as
-/// much; who needs a slot or a descriptor looks at once.
+/// much; for want of a slot or a descriptor lb looks at once.
 const REAP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Copies closed in one turn, so that a crowd that goes does not keep those waiting who come.
+/// Copies closed in one turn, so that a crowd that leaves does not keep new clients waiting.
 const REAP_MAX: usize = 64;
 
 /// Between two looks while there are more than that.
@@ -66,7 +66,7 @@ const ACCEPT_PAUSE_MS: u64 = 50;
 /// whether a client is there, so a look costs a few microseconds.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How long those who still wait when the balancer ends have for an api, or for the answer that there is none.
+/// How long clients that still wait when the balancer ends have for an api, or for the answer that there is none.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One api.
@@ -315,10 +315,10 @@ impl HandOff {
         Ok(count < EVENTS_MAX)
     }
 
-    /// Takes those who have come, as many as are taken at a time. True when those were all.
+    /// Accepts clients, at most [`ACCEPTS_MAX`]. True when those were all.
     fn accept(&mut self) -> bool {
         let is_all = self.accept_some();
-        // A copy that has just ended costs less to close than one that everybody has forgotten.
+        // A copy that has just ended costs less to close than one that has left the caches.
         self.reap();
         is_all
     }
@@ -355,24 +355,24 @@ impl HandOff {
         poll(&mut asked, PollTimeout::ZERO) != Ok(0)
     }
 
-    /// Takes those who have come, all of them, for one last time.
+    /// Accepts all clients in the backlog, for the last time.
     pub fn accept_rest(&mut self) {
         while !self.accept_some() && self.paused_until_ms.is_none() {}
         self.listener = None;
     }
 
-    /// Sees to it that those who wait with a request go to an api, or hear after a second that there is none.
+    /// Sees to it that clients that wait with a request go to an api, or hear after a second that there is none.
     pub async fn place_rest(this: &RefCell<Self>) {
         let until = Instant::now() + PLACE_TIMEOUT;
         let mut tick = interval(TICK);
         loop {
             {
                 let mut this = this.borrow_mut();
-                // Who ends at the same time gives clients back.
+                // An api that ends at the same time gives clients back.
                 let _ = this.listen_to_apis();
                 this.tick();
             }
-            // Who is refused now begins to be told.
+            // A refusal begins now.
             yield_now().await;
             let is_done = {
                 let this = this.borrow();
@@ -493,7 +493,7 @@ impl HandOff {
         }
     }
 
-    /// Sends everybody who waits to an api, as long as there is one.
+    /// Sends all waiting clients to apis, as long as there is one.
     fn offer_all(&mut self) {
         let now_ms = self.now_ms();
         while let Some((offer, copy)) = self.copies.offer(now_ms) {

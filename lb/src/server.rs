@@ -64,7 +64,7 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
         let admin = UnixListener::from_std(sockets.admin.try_clone()?)?;
         let control = UnixListener::from_std(sockets.control.try_clone()?.into())?;
         if let Some(predecessor) = predecessor {
-            // Who does not go has ended, or goes on: two balancers would give each other's slots away.
+            // A successor that we do not release exits: two balancers would hand out the same slots.
             let passage = takeover::dismiss(predecessor).await?;
             let balancer = balancer.clone();
             tokio::task::spawn_local(async move { balancer.take_clients(&passage).await });
@@ -98,7 +98,7 @@ pub async fn run(start: Start, config: &Config, shutdown: impl Future<Output = (
     // From here on we accept no connection: the next balancer does, if there is one.
     match &successor {
         None => {
-            // Those whom the kernel has taken for us, with something that they have sent, are.
+            // Clients that the kernel has accepted for us, and that have sent something, are.
             balancer.accept_rest(&sockets.clients);
             drop((sockets, control, admin));
         }
@@ -157,7 +157,7 @@ impl Balancer {
         }
     }
 
-    /// Takes those who have come, all of them.
+    /// Accepts all clients in the backlog.
     fn accept_rest(&self, clients: &std::net::TcpListener) {
         match self {
             Self::Forward(forwarding) => {

@@ -1,6 +1,6 @@
 //! The pure half of the store: `step(now, event) -> records and frames`.
 //!
-//! Reading order: [`queue`] (who waits), [`record`] (what is remembered), [`summary`] (what was charged when),
+//! Reading order: [`queue`] (what waits), [`record`] (what is remembered), [`summary`] (what was charged when),
 //! [`index`] (which payment an id is), [`ledger`] (what is known and allowed), [`calls`] (what is out), [`router`]
 //! (where to), and here [`Core`], which lets them work together. `operator` is what people may decide.
 //!
@@ -101,7 +101,7 @@ pub struct Core {
     /// Leases that were too old when they arrived: the next one of that payment is sent whatever its age.
     late: BTreeSet<Ordinal>,
     claims: Claims,
-    /// Who was last told to ask for a processor's health.
+    /// The api that was last told to ask for a processor's health.
     health_asker: PerProcessor<Option<ApiId>>,
     started_us: u64,
     dispatched_us: u64,
@@ -607,7 +607,7 @@ impl Core {
     }
 
     fn drop_silent(&mut self, now: Now, effects: &mut Effects) {
-        // After a pause of our own everybody looks silent: what they said waits to be read.
+        // After a pause of our own every api looks silent: what they said waits to be read.
         let was_paused = now.us.saturating_sub(self.dispatched_us) > OWN_PAUSE_MS * 1000;
         self.dispatched_us = now.us;
         if was_paused {

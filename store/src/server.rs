@@ -182,7 +182,7 @@ impl Server {
         let timeout =
             EpollTimeout::try_from(i32::try_from(timeout_ms).unwrap_or(i32::MAX)).expect("not negative");
         match self.epoll.wait(events, timeout) {
-            // We may have been stopped meanwhile: what came in that time is taken before anybody is called silent.
+            // We may have been stopped meanwhile: what came in that time is read before an api counts as silent.
             Err(nix::errno::Errno::EINTR) => Ok(self.epoll.wait(events, EpollTimeout::ZERO)?),
             waited => Ok(waited?),
         }

@@ -1,4 +1,4 @@
-//! Which api is told what: who gets a call, and when a report is acknowledged. Whatever is said wakes a process.
+//! Which api is told what: which one gets a call, and when a report is acknowledged. Whatever is said wakes a process.
 
 use store::core::ledger::snapshot::Replay;
 use store::core::queue::Ordinal;
@@ -50,7 +50,7 @@ impl Store {
         FromApi::Accept { request: 1, id: PaymentId(self.accepted), cents: Cents(1) }
     }
 
-    /// A payment comes in at this api, and no other for a while. Who gets its call, and the call.
+    /// A payment comes in at this api, and no other for a while. Returns the api that gets its call, and the call.
     fn pay(&mut self, api: ApiId) -> (ApiId, Lease) {
         let accept = self.accept();
         assert_eq!(leases(self.turn([(api, accept)])).count(), 0, "its answer comes first");

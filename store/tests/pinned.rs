@@ -76,7 +76,7 @@ enum What {
     Report(Lease, Outcome),
 }
 
-/// Everybody.
+/// All of them.
 struct World {
     core: Core,
     trouble: Trouble,

@@ -1,4 +1,4 @@
-//! Processors that refuse everything: it is they who are wrong then, not the payments.
+//! Processors that refuse everything: then the processors are wrong, not the payments.
 
 use std::collections::BTreeSet;
 use store::core::ledger::Standing;

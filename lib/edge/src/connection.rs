@@ -185,7 +185,7 @@ impl Connection {
         self.unsent.take();
     }
 
-    // Whose it is.
+    // Ownership.
 
     pub(crate) fn is_handed_off(&self) -> bool {
         self.place.is_some()
@@ -275,7 +275,7 @@ impl Connection {
         }
     }
 
-    /// Leaves one that is [claimed](Self::claim) to the caller, who ends it.
+    /// Leaves one that is [claimed](Self::claim) to the caller, which ends it.
     pub(crate) fn into_stream(self) -> Stream {
         self.forget();
         self.stream
@@ -284,7 +284,7 @@ impl Connection {
     /// Leaves it to another process; one that lb has handed off goes back to lb.
     pub(crate) fn release(self) -> Option<Stream> {
         let Some(place) = self.place else { return Some(self.stream) };
-        // Before anybody else watches it: our registration would outlive our descriptor.
+        // Before another process watches it: our registration would outlive our descriptor.
         drop(self.stream);
         place.release();
         None

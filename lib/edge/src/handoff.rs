@@ -1,5 +1,5 @@
 //! The hand-off between lb and an api: the client's socket goes from one to the other, and a word in shared memory says
-//! who may go on with it when the api ends.
+//! which process may go on with it when the api ends.
 //!
 //! lb connects to the api's control socket (`NAME.control`, SEQPACKET: one message, at most one descriptor, no partial
 //! send). Its first message brings the [`Page`], each later one a client. The api says what it lets go of.
@@ -23,7 +23,7 @@
 //! the socket; the answer to a consumed request is unknown, so the connection of its client is reset.
 //!
 //! **The end** of a client is known to its api, which watches the socket anyway. It says so in the word, sets the client's
-//! bit in the page, so that lb finds those who have ended without looking at every word, and then closes: no process watches
+//! bit in the page, so that lb finds clients that have ended without looking at every word, and then closes: no process watches
 //! a copy. If it dies in between, the kernel closes for it.
 //!
 //! Every descriptor of a client refers to one connection, and closing one of two ends nothing. A process that ends a connection
@@ -414,7 +414,7 @@ impl Source {
         }
     }
 
-    /// Tells of those who have been given back.
+    /// Reports clients that were given back.
     ///
     /// # Errors
     /// `WouldBlock` while there is no room for all of them; another one when the balancer is gone.
@@ -604,7 +604,7 @@ mod tests {
         assert_eq!(ours.take_ended(1), [0, 63], "those that stand together");
         assert_eq!(ours.take_ended(200), [64, 128, 199]);
         assert!(ours.take_ended(200).is_empty());
-        // Whose client went to another api meanwhile ends nothing.
+        // An api whose client went to another one ends nothing.
         let next = Ticket { generation: 0, ..tickets[0] };
         ours.offer(next);
         assert!(place(next).consume());

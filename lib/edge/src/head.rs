@@ -136,7 +136,7 @@ struct Fields<'a> {
 /// Finds the head that `bytes` begin with, empty lines before it included. `None` while it is not complete.
 ///
 /// # Errors
-/// What is said to who sends none, or one that is refused.
+/// The refusal of bytes that are no head, or a bad one.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Head>, Flaw> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut []);

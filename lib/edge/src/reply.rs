@@ -38,7 +38,7 @@ const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=
 /// All that an answer says beside its body, a long `Allow` excepted.
 const HEAD_BYTES_MAX: usize = 256;
 
-/// To whom an answer goes.
+/// The client of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReplyFor {
     /// It asked with `HEAD`: it gets no body.

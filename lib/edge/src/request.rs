@@ -159,7 +159,7 @@ impl Reader {
     /// The next request.
     ///
     /// # Errors
-    /// What is said to who sends something else. Nothing that comes after it is a request.
+    /// The refusal of anything else. Nothing that comes after it is a request.
     pub(crate) fn next(&mut self) -> Result<Next, Refused> {
         let is_head = self.held.starts_with(b"HEAD ");
         self.read().map_err(|flaw| Refused { flaw, is_head })

@@ -510,8 +510,8 @@ impl Edge {
         let closes = reply.close;
         let bytes = reply.encode(asker);
         drop(reply);
-        // Who dies between the first two leaves a client that is reset without an answer, so there is not even a system
-        // call between them; who dies after them, one that is reset with its answer.
+        // A crash between claim and write loses the answer, so there is not even a system
+        // call between them. After both, the client has its answer before the reset.
         if !connection.claim()
             || self.write(connection, bytes.into()).await.is_err()
             || connection.consume().is_err()
@@ -572,7 +572,7 @@ impl Edge {
             if is_over {
                 connection.order(Order::End);
             }
-            // Who is told to end has gone by then.
+            // A connection that was told to end has gone by then.
             self.put(&connection, if is_over { now + SWEEP_INTERVAL } else { over_at });
         }
         SWEEP_PAUSE

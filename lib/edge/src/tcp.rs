@@ -31,10 +31,10 @@ nix::setsockopt_impl!(DeferAccept, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i3
 /// and as much again for its own bookkeeping (socket(7)); in a control group of version 2 that is memory of the group. The
 /// listener is non-blocking; what else is set here, accepted sockets inherit.
 ///
-/// A connection is there to be accepted once something has come on it, or after [`SILENT_S`]. Nearly everybody who connects
+/// A connection is there to be accepted once something has come on it, or after [`SILENT_S`]. Nearly every client that connects
 /// asks at once, so the balancer is woken once for both, and the api finds the request when it gets the client.
 ///
-/// When more than [`BACKLOG`] are in their silent second, the kernel remembers nothing of those who come then (SYN cookies).
+/// When more than [`BACKLOG`] are in their silent second, the kernel remembers nothing of those that come then (SYN cookies).
 /// They are accepted at once, but for as long as their cookie is good, a late acknowledgement of one that has gone can
 /// make a connection without a peer. The idle timeout ends it.
 ///

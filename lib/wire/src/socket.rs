@@ -136,7 +136,7 @@ pub fn bind_control_after<L>(path: &Path, bind: impl FnOnce() -> io::Result<L>) 
     bind_after(path, PRIVATE_MODE, bind)
 }
 
-/// Binds `path` in the place of what a dead process has left there, and sets who may connect.
+/// Binds `path` in the place of what a dead process has left there, and sets its mode.
 fn bind_after<L>(path: &Path, mode: u32, bind: impl FnOnce() -> io::Result<L>) -> io::Result<L> {
     let bound = || {
         match fs::remove_file(path) {

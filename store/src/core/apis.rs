@@ -1,4 +1,4 @@
-//! The apis: who is there, who may carry one more call, and what they still have to be told.
+//! The apis: which are there, which may carry one more call, and what they still have to be told.
 
 use super::effects::Effects;
 use super::event::{ApiId, Now};

@@ -14,7 +14,7 @@ use wire::{PaymentId, PerProcessor, Processor};
 /// One call that is out.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// Who makes it.
+    /// The api that makes it.
     pub api: ApiId,
     /// Its payment.
     pub id: PaymentId,

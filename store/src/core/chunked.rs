@@ -7,7 +7,7 @@
 //! While it lives, the first change of a shared chunk copies that chunk; unchanged chunks are never copied.
 //! That is how a snapshot is taken of a million payments while they go on living.
 //!
-//! The chunk at the end is not shared with anybody, so that to change it takes no atomic instruction: one would wait for
+//! The chunk at the end is not shared, so that to change it takes no atomic instruction: one would wait for
 //! every write before it, and those into the index miss the cache. Nearly all changes are there, and in recovery all are.
 
 use std::ops::{Index, IndexMut};

@@ -1,14 +1,14 @@
-//! When the books will be compared: who compares them at regular times will do so again.
+//! When the books will be compared: a regular reader is expected to go on.
 //!
 //! A comparison is a summary with both bounds. Two of them tell the period; each further one corrects it. Money that
 //! moves across a cut-off is on the one side's books and not yet on the other's, so a payment that is late anyway is
 //! sent such that it is not recorded just then.
 //!
-//! It knows one reader. Several who compare at different times are taken for one with a period of its own; what goes out
+//! It knows one reader. Several that compare at different times are taken for one with a period of its own; what goes out
 //! then may straddle a cut-off as if none were known, which costs a difference in a comparison for a moment, never
 //! a payment.
 
-/// Comparisons closer than this are one: several readers, or one who asks again.
+/// Comparisons closer than this are one: several readers, or one that asks again.
 const PERIOD_US_MIN: u64 = 1_000_000;
 
 /// A longer time between two comparisons is no period.

@@ -1,6 +1,6 @@
 //! Finds a payment by its id.
 //!
-//! Clients choose the ids, so the hash is keyed: who does not know the key cannot make collisions. The table is split
+//! Clients choose the ids, so the hash is keyed: without the key no client can choose ids that collide. The table is split
 //! into [`SHARDS`] parts that grow one by one, so that no accept waits for the whole of a million entries to move, and
 //! it holds ordinals only: the ids stand in the payments themselves.
 

@@ -233,7 +233,7 @@ pub struct Ledger {
     payments: Chunked<Payment>,
     payments_max: usize,
     index: Index,
-    /// Who waits. The ledger keeps it in step with the standings.
+    /// The waiting payments. The ledger keeps it in step with the standings.
     pub queue: Queue,
     /// The charges by time.
     pub summary: Summary,
@@ -565,7 +565,7 @@ impl Ledger {
         self.requeue(ordinal);
     }
 
-    /// Lets a payment wait, where those wait who may go to the same processors.
+    /// Puts a payment into the queue of its processors.
     fn requeue(&mut self, ordinal: Ordinal) {
         self.stand(ordinal, Standing::Queued);
         // It may have stood there to be repeated.

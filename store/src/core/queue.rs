@@ -69,7 +69,7 @@ impl Queue {
         self.free.first().copied().or(untouched).map(Ordinal)
     }
 
-    /// The oldest payment after `after` that may go to either processor, else the oldest of all: who goes round.
+    /// The oldest payment after `after` that may go to either processor, else the oldest of all: for a round over them.
     #[must_use]
     pub fn next_free(&self, after: Option<Ordinal>) -> Option<Ordinal> {
         let Some(Ordinal(after)) = after else { return self.first_free() };
@@ -84,7 +84,7 @@ impl Queue {
         self.bound[processor].first().copied().map(Ordinal)
     }
 
-    /// The oldest payment after `after` that may only go to `processor`, else the oldest of all: who goes round.
+    /// The oldest payment after `after` that may only go to `processor`, else the oldest of all: for a round over them.
     #[must_use]
     pub fn next_bound(&self, processor: Processor, after: Option<Ordinal>) -> Option<Ordinal> {
         let later = after.and_then(|after| self.bound[processor].range(after.0 + 1..).next());

@@ -21,7 +21,7 @@ pub enum Negative {
     Refused = 1,
 }
 
-/// Whose time and amount a charge counts under.
+/// The time and amount that a charge counts under: ours, or the processor's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Terms {
     /// Those that we sent.
@@ -69,7 +69,7 @@ pub enum Record {
     Charged {
         /// The payment.
         ordinal: Ordinal,
-        /// By whom.
+        /// The processor.
         processor: Processor,
         /// Under whose time and amount.
         terms: Terms,

@@ -32,7 +32,7 @@ pub struct Slot(pub u32);
 /// One issued time, and what was charged under it.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Milliseconds since 1970, below the two bits that say who charged it.
+    /// Milliseconds since 1970, below the two bits for the processor that charged it.
     packed: u64,
     cents: i64,
 }

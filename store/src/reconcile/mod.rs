@@ -52,7 +52,7 @@ fn print(report: &Report, is_json: bool) -> anyhow::Result<()> {
     io::stdout().write_all(text.as_bytes()).context("cannot write the report")
 }
 
-/// Whom the questions go to.
+/// The sides that are asked.
 struct Sides {
     asker: Asker,
     processors: Processors,

@@ -36,7 +36,7 @@ pub struct Audit {
     pub failures: Vec<String>,
 }
 
-/// Who asks, and where the answers are kept.
+/// The auditor, and where it keeps the answers.
 #[derive(Debug)]
 pub struct Auditor {
     /// The comparison to make.

@@ -31,7 +31,7 @@ use wire::{Bounds, PerProcessor, Processor, Timestamp};
 const READY_TIMEOUT: Duration = Duration::from_secs(75);
 const READY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who fights: the sides, and how to speak to the processors.
+/// The sides of a fight, and how to speak to the processors.
 #[derive(Clone, Debug)]
 pub struct Sides {
     /// The entry under test.
@@ -47,7 +47,7 @@ pub struct Sides {
 pub struct Judge {
     /// What is played.
     pub plan: Rc<Plan>,
-    /// Who is asked.
+    /// The sides that are asked.
     pub sides: Sides,
     /// When it begins.
     pub start: Instant,

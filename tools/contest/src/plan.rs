@@ -92,11 +92,11 @@ impl Difference {
 pub struct EndRule {
     /// The sums reach this far back.
     pub window_ms: u64,
-    /// Whose sums are the gross amount.
+    /// The side whose sums are the gross amount.
     pub amounts: Amounts,
 }
 
-/// Whose sums count.
+/// The side whose sums count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Amounts {

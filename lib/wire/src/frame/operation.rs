@@ -20,7 +20,7 @@ pub enum Listing {
     DeadLetters = 0,
     /// With an attempt that has no answer.
     InFlight = 1,
-    /// Whose evidence contradicts itself.
+    /// With evidence that contradicts itself.
     Conflicts = 2,
     /// Left behind by a purge with an attempt that has no answer, or charged since.
     Tombstones = 3,

@@ -1,6 +1,6 @@
 //! What an accept or a report proves, as records for [`Ledger::apply`]. Nothing changes here.
 //!
-//! The rules are those of docs/money.md: positive evidence counts from anybody and at any time; a negative answer counts for the
+//! The rules are those of docs/money.md: positive evidence counts from any api and at any time; a negative answer counts for the
 //! attempt that got it, and for no other; an answer without proof is no answer.
 
 use super::{Flight, Ledger, Standing, Verdict};
@@ -60,7 +60,7 @@ impl Ledger {
         attempt.0 < self.next_attempt
     }
 
-    /// Whom a report is about. A payment and a tombstone never have the same id at a time.
+    /// What a report is about. A payment and a tombstone never have the same id at a time.
     #[must_use]
     pub fn subject(&self, report: &Report, is_inquiry: bool) -> Subject {
         if self.tombstones.contains_key(&report.id) {

@@ -5,7 +5,7 @@ use wire::{PerProcessor, Processor};
 /// What a processor runs at once (docs/contract.md).
 const RUNNING_MAX: usize = 800;
 
-/// What waits there for a place before its limiter turns anybody away.
+/// What waits there for a place before its limiter turns a call away.
 const WAITING_MAX: usize = 500;
 
 /// Calls that may be open at a processor, over all apis: what it runs at once, but for a few that are not payments. At a

@@ -1,4 +1,4 @@
-//! When payments are handed out: after those who wait for an answer, and no faster than these allow.
+//! When payments are dispatched: after clients have their answers, and no faster than clients allow.
 //!
 //! What a dispatch sets going (a call, its answer, a report, a record) takes processor time from the apis that answer clients,
 //! and clients come in bursts. So it waits for a pause between two payments, [`QUIET_US`], in which everything goes out

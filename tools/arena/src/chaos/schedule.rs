@@ -52,7 +52,7 @@ const ROUND_SHARE_MAX: u64 = 4;
 /// Draws of a moment for a fault that must not come near another; after that it hits another process.
 const DRAWS_MAX: usize = 50;
 
-/// Who is killed, stopped or asked to end.
+/// A process to kill, stop or end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// One api, by its number from 1.

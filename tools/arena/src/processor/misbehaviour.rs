@@ -15,7 +15,7 @@
 //! A field that is left out means that this part behaves well. These routes are ours and not the competition's; they want
 //! the token as all of `/admin/`, and nothing of this is done unless it was asked for.
 //!
-//! Who is hit follows from a count and not from chance, so a share of 25 % is every fourth call. The bytes at which
+//! A count decides which call is hit, not chance, so a share of 25 % is every fourth call. The bytes at which
 //! something breaks off are swept, one further each time. No misbehaviour takes back what a processor's answer proves
 //! (docs/contract.md): a row is kept with none of the statuses that say that nothing was recorded.
 

@@ -94,7 +94,7 @@ struct Asked {
     stream: Rc<UnixStream>,
     /// Questions of this turn.
     questions: Vec<u8>,
-    /// Who waits for an answer, in the order of the questions, and whether for the last one.
+    /// The connections that wait for an answer, in the order of the questions, and whether it is their last.
     waiting: VecDeque<(Rc<File>, bool)>,
     /// Bytes of an answer that is not complete.
     partial: usize,

@@ -21,7 +21,7 @@ const CONNECTIONS_MAX: u32 = 8_000;
 /// The backends' names.
 pub const BACKENDS: [&str; 2] = ["one", "two"];
 
-/// Who is between client and backend.
+/// What is between client and backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proxy {
     /// No balancer: the client speaks to a backend over TCP.

@@ -27,7 +27,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Who is measured, in the order of the table.
+/// The contestants, in the order of the table.
 const CONTESTANTS: [(&str, Option<Stall>); 5] = [
     ("undisturbed", None),
     ("a stalled processor", Some(Stall::Processor)),
@@ -70,7 +70,7 @@ const TAKEN_BYTES_MAX: usize = 2 << 20;
 /// How long answers are waited for while an api is stopped: those that it owes never come.
 const STOPPED_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who stands still, and under what load.
+/// The stalled peer, and the load.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StallsArgs {
     /// How the balancer passes clients on, as lb's --mode has it, separated by commas; what lb does not have is left out
@@ -93,7 +93,7 @@ pub struct StallsArgs {
     pub apis: u8,
 }
 
-/// Who stands still.
+/// The stalled peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stall {
     Processor,
@@ -180,7 +180,7 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        // Who has ended needs it no more.
+        // A process that has ended needs it no more.
         let _ = kill(self.0, Signal::SIGCONT);
     }
 }

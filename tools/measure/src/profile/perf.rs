@@ -64,7 +64,7 @@ pub struct Perf {
     pub calls: Option<CallCounter>,
 }
 
-/// Who counts system calls.
+/// The program that counts system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallCounter {
     /// perf, by tracepoints: next to free.
