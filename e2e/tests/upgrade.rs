@@ -249,10 +249,18 @@ fn a_client_that_the_next_balancer_has_no_descriptor_for_is_lost_and_no_other() 
 fn a_purge_under_way_is_taken_over_and_not_repeated() {
     let setup = crate::harness::system::Setup { api_args: vec!["--purge", "open"], ..Default::default() };
     let mut system = System::start_as(setup, None);
+    let admin = system.hand_off_admin();
+    let has = |line: &str| {
+        admin.ask(&get("/metrics")).is_ok_and(|answer| answer.body.lines().any(|other| other == line))
+    };
+    system.until("no client is left", |_| has("lb_connections 0"));
     let mut client = system.hand_off().connect();
     system.store.signal(Signal::SIGSTOP);
     let since = Held::begin();
     client.send(&post("/purge-payments", "Content-Length: 0\r\n", ""));
+    system.until("an api has the purge", |_| {
+        ["api1", "api2"].iter().any(|api| has(&format!("lb_held{{backend=\"{api}\"}} 1")))
+    });
     (0..2).for_each(|api| system.until_done(api));
     // A new balancer takes its time to start: a stopped api gives nothing up meanwhile.
     system.apis.iter().for_each(|api| api.signal(Signal::SIGSTOP));
